@@ -1,0 +1,182 @@
+"""What every command shares: results on stdout, progress on stderr, errors with hints and codes."""
+
+import json
+import logging
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from coreimage.errors import CoreImageError, TerminatedError
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="COREIMAGE_WORKSPACE",
+        help="The workspace; by default the nearest one above the current folder.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+]
+_INTERNAL = 70
+
+
+class _Task:
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self.advance = advance
+
+
+class PlainProgress:
+    """Progress as lines, for logs and pipes: when a task begins and when it ends."""
+
+    def stage(self, title: str) -> None:
+        """Print the stage's title."""
+        print(f"== {title}", file=sys.stderr, flush=True)
+
+    def note(self, message: str) -> None:
+        """Print the message."""
+        print(f"   {message}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[_Task]:
+        """Print one line when the task is done, with amount, time and rate."""
+        done = 0
+
+        def advance(amount: int) -> None:
+            nonlocal done
+            done += amount
+
+        del total
+        begun = time.monotonic()
+        yield _Task(advance)
+        seconds = time.monotonic() - begun
+        amount = f"{done / 1e6:.1f} MB, " if unit == "bytes" else ""
+        rate = f", {done / 1e6 / seconds:.1f} MB/s" if unit == "bytes" and seconds > 1 else ""
+        print(f"   {title}: {amount}{seconds:.1f} s{rate}", file=sys.stderr, flush=True)
+
+
+class RichProgress:
+    """Progress for a person at a terminal: bars with amount, rate and remaining time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def stage(self, title: str) -> None:
+        """Print the stage's title."""
+        self._console.print(f"[bold cyan]==[/] [bold]{_escaped(title)}[/]")
+
+    def note(self, message: str) -> None:
+        """Print the message."""
+        self._console.print(f"   {_escaped(message)}")
+
+    @contextmanager
+    def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[_Task]:
+        """Show a bar until the task is done."""
+        from rich import progress
+
+        columns: list[progress.ProgressColumn] = [
+            progress.TextColumn("   {task.description}"),
+            progress.BarColumn(),
+        ]
+        if unit == "bytes":
+            columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+        columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
+        with progress.Progress(*columns, console=self._console) as bars:
+            bar = bars.add_task(title, total=total)
+            yield _Task(lambda amount: bars.advance(bar, amount))
+            if total is None:
+                bars.update(bar, total=bars.tasks[0].completed or 1, completed=None)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def progress() -> PlainProgress | RichProgress:
+    """Return progress for who is at the other end of stderr."""
+    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines."""
+    print(json.dumps(value, indent=4, default=str))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a result for people; plain columns when stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            print("\t".join(row))
+        return
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    Console().print(table)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise TerminatedError(number)
+
+
+def guarded(app: typer.Typer, name: str) -> int:
+    """Run a command line and return its exit code; errors become a message and a hint."""
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        status = app(prog_name=name, standalone_mode=False)
+    except CoreImageError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
+        sys.stderr.close()
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # noqa: BLE001  the last resort: a bug must not look like bad input
+        return _bug(name, error)
+    return status if isinstance(status, int) else 0
+
+
+def report(error: CoreImageError) -> int:
+    """Print an error as people should see it and return its exit code."""
+    print(f"coreimage: error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _bug(name: str, error: Exception) -> int:
+    shown = getattr(error, "show", None)  # Typer's own usage errors know how to show themselves
+    if callable(shown):
+        shown()
+        return int(getattr(error, "exit_code", 2))
+    if isinstance(error, OSError) and error.filename is not None:
+        print(f"coreimage: error: '{error.filename}': {error.strerror}", file=sys.stderr)
+        return 77 if isinstance(error, PermissionError) else 1
+    traceback.print_exception(error)
+    print(f"{name}: internal error: {error}", file=sys.stderr)
+    print("hint: this is a bug; please report it with the lines above", file=sys.stderr)
+    return _INTERNAL

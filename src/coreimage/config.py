@@ -1,0 +1,177 @@
+"""The workspace: where everything lies, and its coreimage.toml as validated settings."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coreimage.errors import ConfigError, NotFoundError
+
+CONFIG_NAME = "coreimage.toml"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArchiveSettings(_Strict):
+    """A distribution's package archive, where it is not the host's own or the tool's default."""
+
+    mirror: str | None = None
+    security_mirror: str | None = None
+    keyring: Path | None = None
+
+
+class ChannelSettings(_Strict):
+    """What a channel is fed from."""
+
+    project: str
+    release: str
+    accept: Literal["any", "good"] = "any"
+    devices: Mapping[str, str] = Field(default_factory=lambda: {"generic_amd64": "amd64"})
+
+
+class ServeSettings(_Strict):
+    """Where `coreimage serve` listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+
+
+class CompressionSettings(_Strict):
+    """Levels: higher is smaller and slower."""
+
+    gzip: int = Field(default=3, ge=1, le=9)
+    xz: int = Field(default=1, ge=0, le=9)
+
+
+class PublicServer(_Strict):
+    """What version tarballs tell devices about the server that they are to ask."""
+
+    host: str = "system-image.example"
+    http_port: int | Literal["disabled"] = 80
+    https_port: int | Literal["disabled"] = 443
+
+
+class Settings(_Strict):
+    """The whole of coreimage.toml."""
+
+    archives: Mapping[str, ArchiveSettings] = Field(default_factory=dict)
+    channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
+    compression: CompressionSettings = CompressionSettings()
+    serve: ServeSettings = ServeSettings()
+    server: PublicServer = PublicServer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Paths of a workspace and its settings."""
+
+    root: Path
+    settings: Settings
+
+    @property
+    def state(self) -> Path:
+        """The database and the locks."""
+        return self.root / "state"
+
+    @property
+    def gpg_home(self) -> Path:
+        """The private keys."""
+        return self.root / "secret/gpg"
+
+    @property
+    def builds(self) -> Path:
+        """One directory for each build."""
+        return self.root / "builds"
+
+    @property
+    def publications(self) -> Path:
+        """The publication tree."""
+        return self.root / "www/cdimage"
+
+    @property
+    def channel_tree(self) -> Path:
+        """The channel tree."""
+        return self.root / "www/system-image"
+
+    @property
+    def cache(self) -> Path:
+        """What can be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def archive_master(self) -> Path:
+        """The pinned root of trust for clients: a keyring tarball outside the served tree."""
+        return self.root / "trust/archive-master.tar.xz"
+
+
+def find_root(start: Path, explicit: Path | None = None) -> Path:
+    """Return the root of a workspace: the one named, else the nearest above `start`.
+
+    A folder counts when it holds coreimage.toml, or holds a folder `workspace` that does.
+    """
+    if explicit is not None:
+        if not (explicit / CONFIG_NAME).is_file():
+            raise NotFoundError(
+                f"'{explicit}' is not a workspace: it has no {CONFIG_NAME}",
+                hint=f"make one with 'coreimage init {explicit}'",
+            )
+        return explicit.resolve()
+    for folder in (start.resolve(), *start.resolve().parents):
+        for root in (folder, folder / "workspace"):
+            if (root / CONFIG_NAME).is_file():
+                return root
+    raise NotFoundError(
+        f"there is no workspace in '{start}' or above it",
+        hint="make one with 'coreimage init DIR', or name one with --workspace DIR",
+    )
+
+
+def load_workspace(root: Path) -> Workspace:
+    """Read coreimage.toml of a workspace; raises ConfigError."""
+    return Workspace(root=root, settings=load_settings(root / CONFIG_NAME))
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a coreimage.toml; raises ConfigError with file, key and nearest valid key."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path}: '{where}': {first['msg'].lower()}", hint=nearest_key(Settings, first["loc"])
+        ) from error
+
+
+def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
+    """Return a hint with the valid key that looks most like the one that was refused."""
+    names = _keys_at(model, where[:-1])
+    close = difflib.get_close_matches(str(where[-1]) if where else "", names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "the keys here are " + ", ".join(names) if names else ""
+
+
+def _keys_at(model: Any, where: tuple[int | str, ...]) -> list[str]:
+    schema: dict[str, Any] = model.model_json_schema()
+    node = schema
+    for part in where:
+        if "properties" in node and part in node["properties"]:
+            node = node["properties"][part]
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
+        else:
+            return []
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return sorted(node.get("properties", {}))

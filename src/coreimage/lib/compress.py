@@ -1,0 +1,89 @@
+"""Compressed streams: gzip, xz and zstd on both cores, constant memory, always the same bytes.
+
+Worker counts never change the output: every tool is run in its multi-threaded mode, whose
+blocks depend on the level alone.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from coreimage.errors import DataError
+from coreimage.lib import run
+
+_MAGIC = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+
+
+def _threads() -> int:
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def compressor(kind: str, level: int) -> list[str]:
+    """Return the argv of a filter that compresses; kind is gz, xz or zst."""
+    threads = _threads()
+    table = {
+        "gz": ["pigz", f"-{level}", "--no-name", "--no-time", "--processes", str(threads)],
+        "xz": ["xz", f"-{level}", "--check=sha256", f"--threads={threads}", "--stdout"],
+        "zst": ["zstd", f"-{level}", "--quiet", f"-T{threads}", "--stdout"],
+    }
+    return table[kind]
+
+
+def decompressor(kind: str) -> list[str]:
+    """Return the argv of a filter that decompresses; kind is gz, xz or zst."""
+    table = {
+        "gz": ["pigz", "--decompress", "--stdout"],
+        "xz": ["xz", "--decompress", "--stdout", f"--threads={_threads()}"],
+        "zst": ["zstd", "--decompress", "--quiet", "--stdout", "--long=27"],
+    }
+    return table[kind]
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return gz, xz or zst from the first bytes of a file, or None."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+
+
+@contextmanager
+def compressing(target: IO[bytes], *, kind: str, level: int) -> Iterator[BinaryIO]:
+    """Yield a stream; what is written to it arrives compressed in `target`, a real file."""
+    argv = compressor(kind, level)
+    with run.start(argv, stdin=run.PIPE, stdout=target, stderr=run.PIPE) as process:
+        assert process.stdin is not None  # noqa: S101  PIPE was asked for
+        yield process.stdin  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
+        process.stdin.close()
+        said = process.stderr.read() if process.stderr else b""
+    if process.returncode:
+        raise run.failure(run.Completed(argv=tuple(argv), status=process.returncode, stderr=said))
+
+
+@contextmanager
+def decompressing(source: IO[bytes], *, name: str) -> Iterator[BinaryIO]:
+    """Yield the decompressed bytes of an open file, from its start.
+
+    Raises DataError when the file is not compressed, damaged or cut short. A reader that leaves
+    early gets no complaint about the rest.
+    """
+    head = os.pread(source.fileno(), 6, 0)
+    kind = kind_of(head)
+    if kind is None:
+        raise DataError(f"'{name}' is not compressed with gzip, xz or zstd")
+    os.lseek(source.fileno(), 0, os.SEEK_SET)
+    argv = decompressor(kind)
+    with run.start(argv, stdin=source, stdout=run.PIPE, stderr=run.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101  PIPE was asked for
+        yield process.stdout  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
+        ended = not process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read() if process.stderr else b""
+    if ended and process.returncode:
+        raise DataError(f"'{name}' is damaged: {said.decode(errors='replace').strip()}")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Yield the decompressed bytes of a file; errors as in `decompressing`."""
+    with path.open("rb") as file, decompressing(file, name=path.name) as stream:
+        yield stream

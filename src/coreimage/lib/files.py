@@ -1,0 +1,220 @@
+"""Files: finish with a rename, locks that die with their holder, scratch space that is swept."""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from coreimage.errors import BusyError, CoreImageError
+
+CHUNK = 1 << 20
+_SCRATCH_PREFIX = ".scratch-"
+# A directory made this instant is not locked yet: its owner has this many seconds.
+_LOCKING_TIME = 60
+
+
+class Reader(Protocol):
+    """Anything bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, empty at the end."""
+
+
+class HashingReader:
+    """Pass bytes through and hash and count them on the way."""
+
+    def __init__(self, source: Reader) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes of the source."""
+        data = self._source.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        """The digest, in hex, of what was read so far."""
+        return self._hash.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(root: Path) -> None:
+    """Make everything below a directory survive a power cut."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        fsync_directory(Path(folder))
+
+
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+    """Replace a file in one step: readers see the old content or the new, never a part."""
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f"{_SCRATCH_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def link_atomically(path: Path, target: str) -> None:
+    """Make `path` a symlink to `target` in one step, replacing what was there."""
+    temporary = path.with_name(f"{_SCRATCH_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    temporary.symlink_to(target)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+@contextmanager
+def scratch_directory(parent: Path, *, mode: int = 0o700) -> Iterator[Path]:
+    """Yield an empty directory below `parent`, removed at the end.
+
+    The directory is locked while it is in use. Those of processes that were killed are not, and
+    are swept away here. A caller that moves the directory to its final name keeps it.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    path = parent / f"{_SCRATCH_PREFIX}{secrets.token_hex(6)}"
+    path.mkdir(mode=mode)
+    path.chmod(mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+
+
+def sweep(parent: Path) -> None:
+    """Remove scratch directories below `parent` whose owner is gone."""
+    for path in parent.glob(f"{_SCRATCH_PREFIX}*"):
+        if not path.is_dir() or path.is_symlink():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if time.time() - path.stat().st_mtime < _LOCKING_TIME and not any(path.iterdir()):
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock that the kernel releases when we die.
+
+    Raises BusyError that names the holder when the lock is not free within `wait` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"'{path.stem}' is in use{_holder(path)}",
+                        hint="wait until it has finished and run the command again",
+                    ) from None
+                time.sleep(0.1)
+        note = {
+            "pid": os.getpid(),
+            "purpose": purpose,
+            "since": time.strftime("%FT%TZ", time.gmtime()),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody holds the lock at `path` now."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        note = json.loads(path.read_text())
+        return f" by process {note['pid']} since {note['since']} ({note['purpose']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def require_space(path: Path, needed: int, *, purpose: str) -> None:
+    """Raise CoreImageError unless the file system of `path` has `needed` bytes free."""
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise CoreImageError(
+            f"no space for {purpose} in '{existing}': {needed >> 20} MiB needed, "
+            f"{free >> 20} MiB free",
+            hint="free some space, or choose another place",
+        )
+
+
+def copy_stream(source: Reader, target: BinaryIO) -> int:
+    """Copy to the end and return the number of bytes."""
+    total = 0
+    while chunk := source.read(CHUNK):
+        target.write(chunk)
+        total += len(chunk)
+    return total

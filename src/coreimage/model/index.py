@@ -1,0 +1,255 @@
+"""index.json: the images of one device in one channel.
+
+Unknown keys are kept and written back. Source: wiki.ubuntu.com/ImageBasedUpgrades/Server, and
+the limits that real clients enforce.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from coreimage.errors import DataError, NotFoundError
+
+MAX_VERSION = 65535
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+# A path is given to old recoveries in a command line that is split at blanks.
+_PATH = re.compile(r"/[A-Za-z0-9._+:/~-]+\Z")
+_FULL_PERCENTAGE = 100
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class ImageType(StrEnum):
+    """A full image replaces the system, a delta changes it from its base."""
+
+    FULL = "full"
+    DELTA = "delta"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """One payload tarball of an image; `order` ascending is the order of applying."""
+
+    order: int
+    path: str
+    checksum: str
+    size: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def signature(self) -> str:
+        """The path of the detached signature, always beside the file."""
+        return f"{self.path}.asc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image: a version, its type, and its files in the order of applying."""
+
+    type: ImageType
+    version: int
+    files: Sequence[ImageFile]
+    base: int | None = None
+    description: str = ""
+    version_detail: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes to download."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """The whole of index.json."""
+
+    generated_at: datetime
+    images: Sequence[Image] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def newest_full(self) -> Image | None:
+        """Return the full image with the highest version, if there is one."""
+        fulls = [image for image in self.images if image.type is ImageType.FULL]
+        return max(fulls, key=lambda image: image.version, default=None)
+
+    def full(self, revision: int | None) -> Image:
+        """Return a full image: an absolute version, one relative to the newest (0, -1), or it.
+
+        Raises NotFoundError that names the versions there are.
+        """
+        versions = sorted(image.version for image in self.images if image.type is ImageType.FULL)
+        wanted = revision
+        if revision is None or revision <= 0:
+            position = len(versions) - 1 + (revision or 0)
+            wanted = versions[position] if 0 <= position < len(versions) else None
+        for image in self.images:
+            if image.type is ImageType.FULL and image.version == wanted:
+                return image
+        raise NotFoundError(
+            "the channel has no image yet"
+            if not versions
+            else f"the channel has no full image of revision {revision}",
+            hint="" if not versions else "its versions are " + ", ".join(map(str, versions)),
+        )
+
+    def to_json(self) -> str:
+        """Return the text of index.json."""
+        document = {
+            "global": {**self.extra, "generated_at": format_time(self.generated_at)},
+            "images": [_image_fields(image) for image in self.images],
+        }
+        return json.dumps(document, indent=4, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Index":
+        """Parse index.json; raises DataError for whatever a client would stumble over."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"index.json is not JSON: {error}") from error
+        if (
+            not isinstance(document, dict)
+            or not isinstance(document.get("global"), dict)
+            or not isinstance(document.get("images"), list)
+        ):
+            raise DataError("index.json needs the object 'global' and the list 'images'")
+        head = document["global"]
+        images = [_image(fields) for fields in document["images"]]
+        keys = [(image.type, image.version, image.base) for image in images]
+        if len(set(keys)) != len(keys):
+            raise DataError("index.json lists an image twice")
+        return cls(
+            generated_at=parse_time(head.get("generated_at")),
+            images=images,
+            extra={key: value for key, value in head.items() if key != "generated_at"},
+        )
+
+
+def format_time(when: datetime) -> str:
+    """Return a time as clients parse it, whatever the locale: Mon Nov 23 14:46:23 UTC 2026."""
+    utc = when.astimezone(UTC)
+    return (
+        f"{_DAYS[utc.weekday()]} {_MONTHS[utc.month - 1]} {utc.day:02d} "
+        f"{utc:%H:%M:%S} UTC {utc.year}"
+    )
+
+
+def parse_time(text: Any) -> datetime:
+    """Parse what `format_time` returns; raises DataError."""
+    try:
+        day, month, number, clock, zone, year = str(text).split()
+        hour, minute, second = (int(part) for part in clock.split(":"))
+        if day not in _DAYS or zone != "UTC":
+            raise ValueError(text)
+        return datetime(
+            int(year), _MONTHS.index(month) + 1, int(number), hour, minute, second, tzinfo=UTC
+        )
+    except ValueError as error:
+        raise DataError(
+            f"index.json: 'generated_at' is {text!r}, expected 'Mon Nov 23 14:46:23 UTC 2026'"
+        ) from error
+
+
+def _integer(fields: Mapping[str, Any], key: str, low: int, high: int | None, where: str) -> int:
+    value = fields.get(key)
+    if type(value) is not int or value < low or (high is not None and value > high):
+        limits = f"{low} or more" if high is None else f"from {low} to {high}"
+        raise DataError(f"index.json: '{key}' of {where} is {value!r}, expected {limits}")
+    return value
+
+
+def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
+    value = fields.get(key, "")
+    if not isinstance(value, str):
+        raise DataError(f"index.json: '{key}' of {where} is {value!r}, expected text")
+    return value
+
+
+def _image(fields: Any) -> Image:
+    if not isinstance(fields, dict):
+        raise DataError("index.json: an image is not an object")
+    version = _integer(fields, "version", 1, MAX_VERSION, "an image")
+    where = f"image {version}"
+    try:
+        kind = ImageType(str(fields.get("type")))
+    except ValueError:
+        raise DataError(f"index.json: 'type' of {where} is {fields.get('type')!r}") from None
+    if (kind is ImageType.DELTA) != ("base" in fields):
+        raise DataError(f"index.json: {where} is {kind} and 'base' does not fit that")
+    base = _integer(fields, "base", 1, MAX_VERSION, where) if kind is ImageType.DELTA else None
+    if "phased-percentage" in fields:
+        _integer(fields, "phased-percentage", 0, _FULL_PERCENTAGE, where)
+    if not isinstance(fields.get("files"), list) or not fields["files"]:
+        raise DataError(f"index.json: {where} has no files")
+    files = sorted((_file(each, where) for each in fields["files"]), key=lambda file: file.order)
+    if len({file.order for file in files}) != len(files):
+        raise DataError(f"index.json: two files of {where} have the same 'order'")
+    known = ("type", "version", "base", "files", "description", "version_detail")
+    return Image(
+        type=kind,
+        version=version,
+        base=base,
+        files=files,
+        description=_text(fields, "description", where),
+        version_detail=_text(fields, "version_detail", where),
+        extra={key: value for key, value in fields.items() if key not in known},
+    )
+
+
+def check_path(path: Any) -> str:
+    """Return a path inside the tree, root-relative; DataError for any that could leave it."""
+    if (
+        not isinstance(path, str)
+        or not _PATH.match(path)
+        or any(part in ("", ".", "..") for part in path[1:].split("/"))
+    ):
+        raise DataError(f"{path!r} is not a path inside the channel tree")
+    return path
+
+
+def _file(fields: Any, where: str) -> ImageFile:
+    if not isinstance(fields, dict):
+        raise DataError(f"index.json: a file of {where} is not an object")
+    path = check_path(fields.get("path"))
+    if fields.get("signature") != f"{path}.asc":
+        raise DataError(f"index.json: the signature of '{path}' is not '{path}.asc'")
+    checksum = fields.get("checksum")
+    if not isinstance(checksum, str) or not _SHA256.match(checksum):
+        raise DataError(f"index.json: 'checksum' of '{path}' is not a sha256 in lower-case hex")
+    known = ("order", "path", "signature", "checksum", "size")
+    return ImageFile(
+        order=_integer(fields, "order", 0, None, f"'{path}'"),
+        path=path,
+        checksum=checksum,
+        size=_integer(fields, "size", 0, None, f"'{path}'"),
+        extra={key: value for key, value in fields.items() if key not in known},
+    )
+
+
+def _image_fields(image: Image) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        **image.extra,
+        "type": image.type.value,
+        "version": image.version,
+        "description": image.description,
+        "version_detail": image.version_detail,
+        "files": [
+            {
+                **file.extra,
+                "order": file.order,
+                "path": file.path,
+                "signature": file.signature,
+                "checksum": file.checksum,
+                "size": file.size,
+            }
+            for file in image.files
+        ],
+    }
+    if image.base is not None:
+        fields["base"] = image.base
+    return fields

@@ -1,0 +1,1 @@
+"""Generators: where each file of an image comes from."""
