@@ -1,6 +1,5 @@
 """Marks: which publication is pending, which is current, which are marked good."""
 
-import os
 from pathlib import Path
 
 from coreimage.errors import NotFoundError
@@ -26,7 +25,7 @@ def marks(tree: Path, publication: Publication) -> list[str]:
     names = [
         name
         for name in ("pending", "current")
-        if (parent / name).is_symlink() and os.readlink(parent / name) == publication.version
+        if (parent / name).is_symlink() and (parent / name).readlink() == Path(publication.version)
     ]
     return [*names, "good"] if (tree / publication.path / MARKED_GOOD).exists() else names
 

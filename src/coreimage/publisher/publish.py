@@ -64,7 +64,7 @@ def publish(
 
 def point(mark: Path, version: str) -> None:
     """Make a mark such as pending or current point at a build id, in one step."""
-    if not mark.is_symlink() or os.readlink(mark) != version:
+    if not mark.is_symlink() or mark.readlink() != Path(version):
         link_atomically(mark, version)
 
 
