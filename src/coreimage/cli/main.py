@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coreimage.cli import rootfs
+from coreimage.cli import build, rootfs
 from coreimage.cli.console import guarded
 
 app = typer.Typer(
@@ -17,8 +17,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-
-app.add_typer(rootfs.app, name="rootfs")
+for noun in (build, rootfs):
+    app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 
 
 def _version(wanted: bool) -> None:
