@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
 
 app = typer.Typer(
@@ -31,6 +32,9 @@ def _common(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(boot)
 
 
 def main() -> None:
