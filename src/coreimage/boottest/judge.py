@@ -37,7 +37,8 @@ _CLUES = (
     r"Out of memory: .*",
     r"device-mapper: verity: .*corrupted",
 )
-_GRUB_ERROR = r"\berror: *(?P<detail>.*)"
+_PAST_GRUB = {Milestone.KERNEL, Milestone.SYSTEMD}
+_GRUB_ERROR = r"\berror: .*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Judge:
     def __init__(self, *, timeout: float) -> None:
         self._timeout = timeout
         self._clue = ""
-        self._grub_error: tuple[str, float] | None = None
+        self._grub_error_at: float | None = None
         self.verdict: Verdict | None = None
         self.system: SystemReport | None = None
         self.milestones: dict[Milestone, float] = {}
@@ -65,77 +66,73 @@ class Judge:
     @property
     def deadline(self) -> float:
         """The moment at which `expire` will decide."""
-        if self._grub_error is None:
+        if self._grub_error_at is None:
             return self._timeout
-        return min(self._timeout, self._grub_error[1] + GRUB_GRACE)
+        return min(self._timeout, self._grub_error_at + GRUB_GRACE)
 
     def hear(self, text: str, at: float) -> None:
         """Take a line of the console."""
         self.hear_prompt(text, at)
-        if self.verdict is not None:
-            return
         self._reach(text, at)
-        self._look_for_failure(text, at)
-        if self.verdict is None and is_report(text):
+        self._look_for_failure(text)
+        self._look_for_grub_error(text, at)
+        if is_report(text):
             self._take_report(text, at)
 
     def hear_prompt(self, text: str, at: float) -> None:
         """Take what stands on the console after its last line end: a prompt, or half a line."""
         self.milestones.setdefault(Milestone.FIRMWARE, at)
         for pattern, reason in _PROMPTS.items():
-            if self.verdict is None and re.search(pattern, text):
-                self._decide(Outcome.FAILED, reason)
+            if re.search(pattern, text):
+                self._fail(reason)
 
     def expire(self, at: float) -> None:
         """Take note of the time: past the deadline the boot is over."""
         if self.verdict is not None or at < self.deadline:
             return
-        if self._grub_error is not None:
-            self._decide(Outcome.FAILED, f"grub: {self._grub_error[0]}")
+        if self._grub_error_at is not None:
+            self._fail("grub did not start the kernel")
             return
         furthest = list(self.milestones)[-1] if self.milestones else "nothing"
-        self._decide(
-            Outcome.HUNG, f"no report within {self._timeout:g} s; it got as far as '{furthest}'"
-        )
+        reason = f"no report within {self._timeout:g} s; it got as far as '{furthest}'"
+        self._fail(reason, Outcome.HUNG)
 
     def end(self, at: float) -> None:
         """Take note that the machine is gone."""
-        if self.verdict is None:
-            reason = f"the machine restarted or switched off after {at:.1f} s, before any report"
-            self._decide(Outcome.FAILED, reason)
+        self._fail(f"the machine restarted or switched off after {at:.1f} s, before any report")
 
     def _reach(self, text: str, at: float) -> None:
         for milestone, pattern in _MILESTONES.items():
             if milestone not in self.milestones and re.search(pattern, text):
                 self.milestones[milestone] = at
                 self._clue = ""
-                self._grub_error = None
+                self._grub_error_at = None
 
-    def _look_for_failure(self, text: str, at: float) -> None:
+    def _look_for_failure(self, text: str) -> None:
         for pattern, reason in _FATAL.items():
             if match := re.search(pattern, text):
                 detail = match.groupdict().get("detail", "")
-                self._decide(Outcome.FAILED, f"{reason}: {detail}" if detail else reason)
-                return
+                self._fail(f"{reason}: {detail}" if detail else reason)
         for pattern in _CLUES:
             if match := re.search(pattern, text):
                 self._clue = match[0]
-        if not self.milestones.keys() & {Milestone.KERNEL, Milestone.SYSTEMD} and (
-            match := re.search(_GRUB_ERROR, text)
-        ):
-            self._grub_error = (match["detail"], self._grub_error[1] if self._grub_error else at)
+
+    def _look_for_grub_error(self, text: str, at: float) -> None:
+        match = re.search(_GRUB_ERROR, text)
+        if match and not _PAST_GRUB & self.milestones.keys():
             self._clue = match[0]
+            self._grub_error_at = at if self._grub_error_at is None else self._grub_error_at
 
     def _take_report(self, text: str, at: float) -> None:
         report = parse_report(text)
         if report is None:
             self._clue = f"a damaged report: {text}"
-            return
-        self.system = report
-        self.milestones[Milestone.REPORT] = at
-        outcome = Outcome.PASSED if report.healthy else Outcome.FAILED
-        self.verdict = Verdict(outcome=outcome, reason=report.describe())
+        elif self.verdict is None:
+            self.system = report
+            self.milestones[Milestone.REPORT] = at
+            outcome = Outcome.PASSED if report.healthy else Outcome.FAILED
+            self.verdict = Verdict(outcome=outcome, reason=report.describe())
 
-    def _decide(self, outcome: Outcome, reason: str) -> None:
+    def _fail(self, reason: str, outcome: Outcome = Outcome.FAILED) -> None:
         clue = f" (the console said: {self._clue})" if self._clue else ""
-        self.verdict = Verdict(outcome=outcome, reason=reason + clue)
+        self.verdict = self.verdict or Verdict(outcome=outcome, reason=reason + clue)

@@ -23,6 +23,8 @@ from coreimage.cli.console import JsonOption, print_json, print_table, progress
 from coreimage.errors import UsageError
 from coreimage.lib import run
 
+_SHOWN = 200
+
 
 class AcceleratorChoice(StrEnum):
     """What --accel takes."""
@@ -34,6 +36,7 @@ class AcceleratorChoice(StrEnum):
 
 def boot(
     disk: Annotated[Path, typer.Argument(help="The disk image.", show_default=False)],
+    *,
     test: Annotated[
         bool, typer.Option("--test", help="Judge the boot by the system's own report.")
     ] = False,
@@ -125,10 +128,10 @@ def _only(firmware: list[Firmware], why: str) -> Firmware:
 def _become(machine: Machine) -> NoReturn:
     flash = find_flash() if machine.firmware is Firmware.UEFI else None
     argv = qemu_argv(machine, serial=Serial.TERMINAL, flash=flash)
-    kept = "are lost when it ends" if machine.snapshot else "stay on the disk"
+    kept = "is lost when it ends" if machine.snapshot else "stays there"
     notes = [
-        f"{machine.disk} runs on {machine.accelerator} with {machine.firmware} firmware; changes "
-        f"{kept}",
+        f"{machine.disk} runs on {machine.accelerator} with {machine.firmware} firmware",
+        f"what it writes to its disk {kept}",
         "leave with Ctrl-A X; Ctrl-A C switches to QEMU's monitor and back",
     ]
     if machine.ssh_port is not None:
@@ -159,5 +162,5 @@ def _print_reports(reports: list[Report]) -> None:
             print(f"{report.firmware}: second attempt; the first one: {report.retried}")
         if not report.passed:
             print(f"{report.firmware}: the last lines of the console:")
-            print("\n".join(f"  | {line}" for line in report.tail))
+            print("\n".join(f"  | {line[:_SHOWN]}" for line in report.tail))
         print(f"{report.firmware}: console: {report.console_log}")
