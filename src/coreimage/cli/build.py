@@ -1,20 +1,18 @@
 """`coreimage build`: ask for root filesystem builds, watch them, end them."""
 
 import json
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coreimage.cli import console
 from coreimage.cli.console import JsonOption, WorkspaceOption
+from coreimage.cli.space import host_arch, load_space
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
 from coreimage.model.build import Build, BuildState
 
@@ -25,15 +23,6 @@ app = typer.Typer(help="Build root filesystems and look at builds.", no_args_is_
 
 BuildArgument = Annotated[int, typer.Argument(metavar="ID", help="The build's number.")]
 
-_ARCHES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "armhf",
-    "i686": "i386",
-    "riscv64": "riscv64",
-    "ppc64le": "ppc64el",
-    "s390x": "s390x",
-}
 _NOTE = "   "
 # What could steer a terminal, and has no place in a log.
 _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
@@ -44,9 +33,6 @@ def request(
     project: Annotated[str, typer.Argument(help="The image definition to build.")],
     *,
     release: Annotated[str | None, typer.Option(help="The release, such as 13 or 15.04.")] = None,
-    series: Annotated[
-        str | None, typer.Option(help="The release's code name, when it is not known.")
-    ] = None,
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
@@ -62,15 +48,17 @@ def request(
     """
     from coreimage.farm import queue
     from coreimage.farm.folder import folder_of
+    from coreimage.rootfs.definition import definition_places, select
 
-    space = _workspace(workspace)
-    wanted_release, wanted_series = resolve_release(space, project, release, series)
+    space = load_space(workspace)
+    places = definition_places(space.root)
+    selection = select(project, release, arch or host_arch(), places)
     (build,) = queue.request(
         space,
-        project=project,
-        release=wanted_release,
-        series=wanted_series,
-        arches=[arch or _host_arch()],
+        project=selection.definition.name,
+        release=selection.release_name,
+        series=selection.release.series,
+        arches=[selection.arch],
     )
     if detach:
         _start_detached(space, build)
@@ -124,21 +112,6 @@ def _wait_for(workspace: "Workspace", build: Build) -> Build:
         watch.clear()
 
 
-def resolve_release(
-    workspace: "Workspace", project: str, release: str | None, series: str | None
-) -> tuple[str, str]:
-    """Return release and series of a request.
-
-    The only place that knows: definitions are to be asked here.
-    """
-    del workspace
-    if release is None:
-        raise UsageError(
-            f"the release of project '{project}' is not known", hint="name it with --release"
-        )
-    return release, series or release
-
-
 @app.command("list")
 def list_(
     *,
@@ -159,7 +132,7 @@ def list_(
     from coreimage.farm import queue
 
     builds = queue.list_builds(
-        _workspace(workspace),
+        load_space(workspace),
         project=project,
         release=release,
         arch=arch,
@@ -187,7 +160,7 @@ def show(
     from coreimage.farm import queue
     from coreimage.farm.folder import folder_of
 
-    space = _workspace(workspace)
+    space = load_space(workspace)
     build = queue.get(space, build_id)
     if as_json:
         console.print_json(_fields(build))
@@ -230,7 +203,7 @@ def log(
     from coreimage.farm import queue
     from coreimage.farm.folder import folder_of
 
-    space = _workspace(workspace)
+    space = load_space(workspace)
     queue.get(space, build_id)
     folder = folder_of(space, build_id)
     unwanted = _STEERING if sys.stdout.isatty() else b""
@@ -247,7 +220,7 @@ def cancel(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> Non
     """
     from coreimage.farm import queue
 
-    build = queue.cancel(_workspace(workspace), build_id)
+    build = queue.cancel(load_space(workspace), build_id)
     print(f"build {build.id}: {build.state}")
 
 
@@ -296,22 +269,6 @@ class _Watch:
     def _instead(self, show: Callable[[], None]) -> None:
         self.clear()
         show()
-
-
-def _workspace(explicit: Path | None) -> "Workspace":
-    from coreimage.config import find_root, load_workspace
-
-    return load_workspace(find_root(Path.cwd(), explicit))
-
-
-def _host_arch() -> str:
-    machine = platform.machine()
-    arch = os.environ.get("DEB_HOST_ARCH") or _ARCHES.get(machine)
-    if arch is None:
-        raise UsageError(
-            f"machine '{machine}' has no known architecture", hint="name it with --arch"
-        )
-    return arch
 
 
 def _fields(build: Build) -> Any:

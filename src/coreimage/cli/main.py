@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from coreimage.cli import build, rootfs
+from coreimage.cli import build, publication, rootfs
+from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
+from coreimage.cli.init import init
 
 app = typer.Typer(
     name="coreimage",
@@ -17,8 +19,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, rootfs):
+for noun in (build, publication, rootfs):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+for verb in (boot, init):
+    app.command()(verb)
 
 
 def _version(wanted: bool) -> None:

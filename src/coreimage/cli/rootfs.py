@@ -1,56 +1,25 @@
 """coreimage rootfs: build root filesystems by hand, without the farm."""
 
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.space import find_space, host_arch
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
     from coreimage.rootfs.definition import Selection
-
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
 
 ReleaseOption = Annotated[
     str | None,
     typer.Option(help="The release, such as 13 or trixie; by default the definition's own."),
 ]
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "i386", "armv7l": "armhf"}
-
-
-def host_arch() -> str:
-    """Return this machine's architecture in Debian's words."""
-    machine = platform.machine()
-    return _MACHINES.get(machine, machine)
-
-
 ArchOption = Annotated[
     str, typer.Option(help="The architecture.", default_factory=host_arch, show_default="this one")
 ]
-
-
-def find_workspace(explicit: Path | None) -> "Workspace | None":
-    """Return the workspace, or None when there is none and none was named."""
-    from coreimage import config
-    from coreimage.errors import NotFoundError
-
-    try:
-        return config.load_workspace(config.find_root(Path.cwd(), explicit))
-    except NotFoundError:
-        if explicit is not None:
-            raise
-        return None
-
-
-def definition_places(workspace: "Workspace | None") -> list[Path]:
-    """Return the folders that hold definitions, the operator's own first."""
-    from coreimage.rootfs.definition import shipped_definitions
-
-    own = [workspace.root / "definitions"] if workspace else []
-    return [*own, shipped_definitions()]
 
 
 def archive_settings(
@@ -72,9 +41,10 @@ def list_definitions(as_json: JsonOption = False, workspace: WorkspaceOption = N
 
     Example: coreimage rootfs list
     """
-    from coreimage.rootfs.definition import definition_names, load
+    from coreimage.rootfs.definition import definition_names, definition_places, load
 
-    places = definition_places(find_workspace(workspace))
+    space = find_space(workspace)
+    places = definition_places(space.root if space else None)
     found = [load(name, places)[0] for name in definition_names(places)]
     if as_json:
         print_json([each.model_dump(mode="json") for each in found])
@@ -114,10 +84,11 @@ def build(
 
     from coreimage.config import CompressionSettings
     from coreimage.rootfs import build as rootfs
-    from coreimage.rootfs.definition import select
+    from coreimage.rootfs.definition import definition_places, select
 
-    found = find_workspace(workspace)
-    selection = select(definition, release, arch, definition_places(found))
+    found = find_space(workspace)
+    places = definition_places(found.root if found else None)
+    selection = select(definition, release, arch, places)
     level = (found.settings.compression if found else CompressionSettings()).gzip
     report = progress()
     report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")

@@ -176,6 +176,7 @@ def _finish(
     }
     record = {
         "definition": inputs.selection.definition.name,
+        "product": inputs.selection.definition.product,
         "release": inputs.selection.release_name,
         "series": inputs.selection.release.series,
         "arch": inputs.selection.arch,

@@ -114,6 +114,12 @@ def shipped_definitions() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "definitions"
 
 
+def definition_places(workspace: Path | None) -> list[Path]:
+    """Return the folders that hold definitions: the operator's own, then the shipped ones."""
+    own = [workspace / "definitions"] if workspace else []
+    return [*own, shipped_definitions()]
+
+
 def definition_names(places: Sequence[Path]) -> list[str]:
     """Return the names of all definitions in the given folders."""
     return sorted(

@@ -37,6 +37,16 @@ FAILS = "import sys; print('coreimage: error: no hook'); sys.exit(65)"
 WAITS = "import time; print('begun', flush=True); time.sleep(600)"
 
 
+DEFINITION = """\
+name = "core"
+title = "Core"
+distribution = "debian"
+default_release = "13"
+releases.13 = { series = "trixie", suites = ["trixie"] }
+architectures.amd64 = { bootloader = "grub" }
+"""
+
+
 class Shell:
     def __init__(self, root: Path, script: str = WRITES) -> None:
         self._root = root
@@ -52,13 +62,16 @@ class Shell:
         return out, err
 
     def request(self, *words: str, status: int = 0) -> tuple[str, str]:
-        target = ["core", "--release", "13", "--series", "trixie", "--arch", "amd64"]
+        target = ["core", "--release", "13", "--arch", "amd64"]
         return self.run("build", "request", *target, *words, status=status)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "coreimage.toml").write_text("")
+    definition = tmp_path / "definitions/core/definition.toml"
+    definition.parent.mkdir(parents=True)
+    definition.write_text(DEFINITION)
     return tmp_path
 
 
@@ -104,11 +117,17 @@ def test_a_failed_request_shows_the_log_and_has_the_childs_exit_code(root: Path)
     assert f"hint: the whole log is '{root}/builds/1/log'" in err
 
 
-def test_request_without_a_release_is_a_usage_error(root: Path) -> None:
-    _, err = Shell(root).run("build", "request", "core", status=2)
+def test_request_of_an_unknown_definition_names_the_ones_there_are(root: Path) -> None:
+    _, err = Shell(root).run("build", "request", "kiosk", status=66)
 
-    assert "hint: name it with --release" in err
-    assert not (root / "builds").exists()
+    assert "there is no definition 'kiosk'" in err
+    assert "hint: the definitions are core, debian-core, ubuntu-core" in err
+
+
+def test_request_without_a_release_takes_the_definitions_own(root: Path) -> None:
+    out, _ = Shell(root).run("build", "request", "core", "--arch", "amd64", "--json")
+
+    assert json.loads(out)["request"]["release"] == "13"
 
 
 def test_detached_build_is_followed_and_cancelled(root: Path) -> None:
