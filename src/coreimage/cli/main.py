@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from coreimage.cli import channel, image, keyring
 from coreimage.cli.console import guarded
 
 app = typer.Typer(
@@ -15,6 +16,10 @@ app = typer.Typer(
     help="Build image-based Debian and Ubuntu systems and keep them up to date.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+app.add_typer(keyring.app, name="keyring")
+app.add_typer(channel.app, name="channel")
+app.add_typer(image.app, name="image")
 
 
 def _version(wanted: bool) -> None:
