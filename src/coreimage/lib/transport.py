@@ -135,6 +135,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         """Follow redirects to web servers only."""
         scheme = urlsplit(urljoin(req.full_url, newurl)).scheme
         if scheme not in SCHEMES:
+            fp.close()
             raise UnavailableError(f"'{req.full_url}' redirects to '{newurl}', which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
