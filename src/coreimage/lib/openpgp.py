@@ -1,0 +1,81 @@
+"""OpenPGP keyrings: which keys a binary public keyring holds, without a key management program.
+
+Source: RFC 9580, sections 4.2 (packet headers), 5.5 (key material) and 5.5.4 (fingerprints).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coreimage.errors import TrustError
+
+_PUBLIC_KEY, _PUBLIC_SUBKEY, _MAX_TAG = 6, 14, 63
+_SHORT_KEY_ID = 16
+# Of an old-format header: the number of length bytes; 3 would mean "until the end of the file".
+_OLD_LENGTHS = {0: 1, 1: 2, 2: 4}
+_ONE_OCTET, _TWO_OCTETS, _FIVE_OCTETS = 192, 224, 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyringKeys:
+    """Fingerprints in upper-case hex: of primary keys, and of their subkeys."""
+
+    primary: tuple[str, ...]
+    subkeys: tuple[str, ...]
+
+
+def read_keys(keyring: Path) -> KeyringKeys:
+    """Return the keys of a binary keyring; raises TrustError when any of it is not understood.
+
+    A key of a version other than 4 is refused as well: a reader that skipped it could miss a
+    revoked key.
+    """
+    found: dict[int, list[str]] = {_PUBLIC_KEY: [], _PUBLIC_SUBKEY: []}
+    for tag, body in _packets(keyring.read_bytes(), name=str(keyring)):
+        if tag in found:
+            if body[:1] != b"\x04":
+                raise TrustError(f"keyring '{keyring}' holds a key that is not of version 4")
+            prefix = b"\x99" + len(body).to_bytes(2, "big")
+            digest = hashlib.sha1(prefix + body, usedforsecurity=False)
+            found[tag].append(digest.hexdigest().upper())
+    return KeyringKeys(primary=tuple(found[_PUBLIC_KEY]), subkeys=tuple(found[_PUBLIC_SUBKEY]))
+
+
+def key_id(fingerprint: str) -> str:
+    """Return the 16 hex digits by which people and programs call a key."""
+    return fingerprint[-_SHORT_KEY_ID:]
+
+
+def _packets(data: bytes, *, name: str) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position < len(data):
+        try:
+            tag, start, length = _header(data, position)
+        except (IndexError, KeyError) as error:
+            raise TrustError(f"keyring '{name}' is not a binary OpenPGP keyring") from error
+        position = start + length
+        if position > len(data) or tag > _MAX_TAG:
+            raise TrustError(f"keyring '{name}' is cut short")
+        yield tag, data[start:position]
+
+
+def _header(data: bytes, position: int) -> tuple[int, int, int]:
+    """Return tag, start and length of the packet at `position`."""
+    first = data[position]
+    if not first & 0x80:
+        raise KeyError(first)
+    if not first & 0x40:
+        size = _OLD_LENGTHS[first & 0x03]
+        start = position + 1 + size
+        return (first >> 2) & 0x0F, start, int.from_bytes(data[position + 1 : start], "big")
+    length = data[position + 1]
+    if length < _ONE_OCTET:
+        return first & 0x3F, position + 2, length
+    if length < _TWO_OCTETS:
+        rest = data[position + 2]
+        return first & 0x3F, position + 3, ((length - _ONE_OCTET) << 8) + rest + _ONE_OCTET
+    if length != _FIVE_OCTETS:
+        raise KeyError(length)  # a partial length, which keys do not have
+    start = position + 6
+    return first & 0x3F, start, int.from_bytes(data[position + 2 : start], "big")
