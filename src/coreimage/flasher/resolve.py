@@ -67,14 +67,14 @@ class Server:
         text = _verified(self.source, self.chain, entry.index, level=self.chain.payload_level)
         return Index.from_json(text)
 
-    def answers_to(self, channel: str, device: str) -> set[str]:
+    def answers_to(self, channel: str, device: str) -> list[str]:
         """Return the channel names that an image found there may say that it is for.
 
         Redirects serve the images of another channel under their own name.
         """
         found = self.channels.channels[channel]
         redirects = (found.extra.get("redirect"), found.devices[device].extra.get("redirect"))
-        return {channel, *(name for name in redirects if isinstance(name, str))}
+        return [channel, *(name for name in redirects if isinstance(name, str))]
 
 
 def open_server(source: Source, *, archive_master: Path, scratch: Path, now: datetime) -> Server:
