@@ -127,18 +127,21 @@ def load_keyring(
             what=f"{expected}.tar.xz",
             level=level,
         )
-    return _open_keyring(content, expected=expected, directory=directory, now=now, model=model)
+    found = _open_keyring(content, expected=expected, directory=directory)
+    _require_usable(found.info, now=now, model=model)
+    return found
 
 
 def pin_keyring(tarball: Path, *, directory: Path, now: datetime) -> KeyringFiles:
     """Unpack the archive-master keyring: the root of trust, which nobody signs for us."""
-    return _open_keyring(
-        _bounded(tarball),
-        expected=KeyringType.ARCHIVE_MASTER,
-        directory=directory,
-        now=now,
-        model=None,
-    )
+    found = inspect_keyring(tarball, expected=KeyringType.ARCHIVE_MASTER, directory=directory)
+    _require_usable(found.info, now=now, model=None)
+    return found
+
+
+def inspect_keyring(tarball: Path, *, expected: KeyringType, directory: Path) -> KeyringFiles:
+    """Unpack a keyring to show what is in it: nothing says yet that it can be trusted."""
+    return _open_keyring(_bounded(tarball), expected=expected, directory=directory)
 
 
 def _bounded(tarball: Path) -> bytes:
@@ -152,9 +155,7 @@ def _bounded(tarball: Path) -> bytes:
     return content
 
 
-def _open_keyring(
-    content: bytes, *, expected: KeyringType, directory: Path, now: datetime, model: str | None
-) -> KeyringFiles:
+def _open_keyring(content: bytes, *, expected: KeyringType, directory: Path) -> KeyringFiles:
     try:
         members = _unpack(content)
         info = KeyringInfo.from_json(members["keyring.json"])
@@ -162,19 +163,24 @@ def _open_keyring(
         raise TrustError(f"keyring tarball '{expected}.tar.xz': {error.message}") from error
     if info.type is not expected:
         raise TrustError(f"keyring '{expected}.tar.xz' is of type '{info.type}'")
-    if info.model is not None and info.model != model:
-        raise TrustError(f"keyring '{expected}.tar.xz' is for device '{info.model}', not '{model}'")
-    if info.expiry is not None and info.expiry <= now:
-        raise TrustError(
-            f"keyring '{expected}.tar.xz' expired on {info.expiry:%F %T} UTC",
-            hint="renew it on the server with 'coreimage keyring generate', and check the clock",
-        )
     path = directory / f"{expected}.gpg"
     files.write_atomically(path, members["keyring.gpg"])
     keys = openpgp.read_keys(path)
     if not keys.primary and expected is not KeyringType.BLACKLIST:
         raise TrustError(f"keyring '{expected}.tar.xz' holds no key")
     return KeyringFiles(info=info, keyring=path, fingerprints=keys.primary)
+
+
+def _require_usable(info: KeyringInfo, *, now: datetime, model: str | None) -> None:
+    if info.model is not None and info.model != model:
+        raise TrustError(
+            f"keyring '{info.type}.tar.xz' is for device '{info.model}', not '{model}'"
+        )
+    if info.expiry is not None and info.expiry <= now:
+        raise TrustError(
+            f"keyring '{info.type}.tar.xz' expired on {info.expiry:%F %T} UTC",
+            hint="renew it on the server with 'coreimage keyring generate', and check the clock",
+        )
 
 
 def _unpack(content: bytes) -> Mapping[str, bytes]:

@@ -1,0 +1,51 @@
+"""Images in an index: what their numbers are and how a new one joins the others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from coreimage.errors import CoreImageError
+from coreimage.model.index import MAX_VERSION, Image, Index
+
+_PHASED = "phased-percentage"
+_LAST = "last_version"
+
+
+def empty_index(now: datetime) -> Index:
+    """Return the index that a device starts with."""
+    return Index(generated_at=now)
+
+
+def next_version(index: Index) -> int:
+    """Return the number of the next image: one that no device can have seen yet.
+
+    The index remembers the last number, so that removing the newest image does not free it.
+    Raises CoreImageError when the format has no higher number.
+    """
+    remembered = index.extra.get(_LAST, 0)
+    known = [image.version for image in index.images]
+    version = max([remembered if isinstance(remembered, int) else 0, *known]) + 1
+    if version > MAX_VERSION:
+        raise CoreImageError(
+            f"the channel is full: image versions end at {MAX_VERSION}",
+            hint="start a new channel for these devices",
+        )
+    return version
+
+
+def add_images(index: Index, images: Sequence[Image]) -> Index:
+    """Return the index with images added, sorted; only the newest version keeps its phasing."""
+    newest = max(image.version for image in (*index.images, *images))
+    merged = [
+        image if image.version == newest else _without_phasing(image)
+        for image in (*index.images, *images)
+    ]
+    merged.sort(key=lambda image: (image.version, image.type, image.base or 0))
+    last = max(newest, next_version(index) - 1)
+    return replace(index, images=merged, extra={**index.extra, _LAST: last})
+
+
+def _without_phasing(image: Image) -> Image:
+    return replace(
+        image, extra={key: value for key, value in image.extra.items() if key != _PHASED}
+    )
