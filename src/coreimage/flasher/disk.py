@@ -26,7 +26,10 @@ _FRESH = {"snappy_ab": "a", "snappy_mode": "regular", "snappy_trial_boot": "0"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskContent:
-    """What a disk is made of; `boot_files` by path on the boot partition, `time` in UNIX seconds."""
+    """What a disk is made of.
+
+    `boot_files` are by path on the boot partition, `time` is in UNIX seconds.
+    """
 
     system: Staging
     boot_files: Mapping[str, bytes | Path]

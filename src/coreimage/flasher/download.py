@@ -138,9 +138,7 @@ class HttpSource:
 
     def missing(self, image: Image) -> int:
         """Return how many bytes of an image are not in the cache."""
-        return sum(
-            file.size for file in image.files if not (self._cache / file.checksum).exists()
-        )
+        return sum(file.size for file in image.files if not (self._cache / file.checksum).exists())
 
 
 def open_source(

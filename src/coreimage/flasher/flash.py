@@ -18,7 +18,7 @@ from coreimage.flasher.assemble import assemble, check_output
 from coreimage.flasher.disk import DiskContent, make_images
 from coreimage.flasher.layout import Layout, ab_grub_layout
 from coreimage.flasher.oem import OemPackage, find_oem, load_oem
-from coreimage.flasher.provision import Access
+from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import Server, channel_name, check_purpose, open_server
 from coreimage.flasher.slot import read_version, unpack_image
 from coreimage.lib import files
@@ -57,7 +57,8 @@ class FlashOptions:
     oem_folders: Sequence[Path]
     size: int = DEFAULT_SIZE
     revision: int | None = None
-    access: Access = Access()
+    access: Access = NO_ACCESS
+    download_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +105,7 @@ def connected(place: Place, *, now: datetime) -> Iterator[tuple[Server, Path]]:
             tls=tls_context(verify=place.verify_tls),
             limits=place.limits,
         )
-        server = open_server(
-            source, archive_master=place.archive_master, scratch=scratch, now=now
-        )
+        server = open_server(source, archive_master=place.archive_master, scratch=scratch, now=now)
         yield server, scratch
 
 
@@ -115,7 +114,8 @@ def planned(
     options: FlashOptions, place: Place, *, progress: Progress, now: datetime
 ) -> Iterator[FlashJob]:
     """Yield what will be done; nothing but metadata was downloaded."""
-    check_output(options.output)
+    if not options.download_only:
+        check_output(options.output)
     progress.stage("Determining oem configuration")
     oem = load_oem(find_oem(options.oem, folders=options.oem_folders))
     channel = channel_name(options.release, options.channel)

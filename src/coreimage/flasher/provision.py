@@ -85,6 +85,9 @@ class Access:
             staging.put_file(path, content.encode())
 
 
+NO_ACCESS = Access()
+
+
 def parse_keys(text: str, *, source: str) -> list[PublicKey]:
     """Parse a public key file, a key on each line; raises DataError that names file and line."""
     if "PRIVATE KEY-----" in text:

@@ -81,9 +81,7 @@ def open_server(source: Source, *, archive_master: Path, scratch: Path, now: dat
     """Verify keyrings and channels.json of a server; raises TrustError, UnavailableError."""
     keys = scratch / "keyrings"
     keys.mkdir()
-    chain = open_chain(
-        archive_master=archive_master, fetch=source.metadata, scratch=keys, now=now
-    )
+    chain = open_chain(archive_master=archive_master, fetch=source.metadata, scratch=keys, now=now)
     text = _verified(source, chain, "/channels.json", level=KeyringType.IMAGE_SIGNING)
     return Server(source=source, chain=chain, channels=Channels.from_json(text))
 
@@ -97,15 +95,6 @@ def _verified(source: Source, chain: Chain, path: str, *, level: KeyringType) ->
     # The copy is ours alone: what is verified is what is read.
     chain.verify(file, signature, level=level, what=path)
     return file.read_bytes()
-
-
-def visible_channels(channels: Channels, device: str | None) -> list[str]:
-    """Return the channels that people are shown, those of one device or all; aliases say so."""
-    return [
-        f"{name} (alias to {channel.alias})" if channel.alias else name
-        for name, channel in sorted(channels.channels.items())
-        if not channel.hidden and (device is None or device in channel.devices)
-    ]
 
 
 def check_purpose(text: str, *, version: int, channels: Sequence[str], device: str) -> None:

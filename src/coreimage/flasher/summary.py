@@ -23,7 +23,9 @@ def launcher(*, kvm: Path = _KVM) -> str:
 def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = None) -> list[str]:
     """Return the summary; `private_key` is the one that was made for this image."""
     output = shlex.quote(str(plan.output))
-    network = ["-nic user,hostfwd=tcp::8022-:22"] if plan.access.ssh else []
+    network = (
+        ["-nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8022-:22"] if plan.access.ssh else []
+    )
     command = " ".join([program, f"-m {_MEMORY}", *network, output])
     lines = [
         "New image complete",
@@ -46,8 +48,8 @@ def plan_lines(plan: FlashPlan) -> list[str]:
     """Return what would be done, for --dry-run."""
     lines = [
         f"{plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
-        f"  image: version {plan.image.version} of '{plan.channel}' for '{plan.device}'"
-        f" from {plan.server}",
+        f"  image: version {plan.image.version} of '{plan.channel}' for '{plan.device}'",
+        f"  server: {plan.server}",
         f"  oem: {plan.oem.info.name} {plan.oem.info.version}",
         f"  download: {plan.download_size / 1e6:.2f} MB of {plan.image.size / 1e6:.2f} MB",
     ]
