@@ -1,0 +1,50 @@
+"""The command `ubuntu-device-flash`, with the options and the meaning that it always had."""
+
+import sys
+
+import typer
+
+from coreimage.cli import flash
+from coreimage.cli.console import guarded
+
+app = typer.Typer(
+    name="ubuntu-device-flash",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make bootable disk images from channels.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command()(flash.core)
+app.command()(flash.query)
+_ASKING = ("revision", "server", "tls_skip_verify")
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    revision: flash.RevisionOption = None,
+    server: flash.ServerOption = None,
+    download_only: flash.DownloadOnlyOption = False,
+    clean_cache: flash.CleanCacheOption = False,
+    tls_skip_verify: flash.TlsOption = False,
+    verbose: flash.VerboseOption = False,
+) -> None:
+    given = {
+        "revision": revision,
+        "server": server,
+        "download_only": download_only,
+        "clean_cache": clean_cache,
+        "tls_skip_verify": tls_skip_verify,
+        "verbose": verbose,
+    }
+    # What stands before the command is what the command takes where it says nothing itself.
+    defaults = {name: value for name, value in given.items() if value not in (None, False)}
+    context.default_map = {
+        "core": defaults,
+        "query": {name: value for name, value in defaults.items() if name in _ASKING},
+    }
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(guarded(app, "ubuntu-device-flash"))

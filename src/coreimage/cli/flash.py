@@ -1,0 +1,295 @@
+"""coreimage flash: from a channel to a bootable disk image."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    progress,
+)
+from coreimage.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from coreimage.config import Workspace
+    from coreimage.flasher.flash import FlashJob, FlashPlan, Place
+    from coreimage.flasher.provision import Access
+    from coreimage.lib.progress import Progress
+
+app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The channel server, a URL or the folder of a channel tree; by default the"
+        " workspace's own tree.",
+        show_default=False,
+    ),
+]
+RevisionOption = Annotated[
+    int | None,
+    typer.Option(
+        help="The version, absolute or relative to the newest: -1 is the one before it.",
+        show_default=False,
+    ),
+]
+TlsOption = Annotated[
+    bool,
+    typer.Option(
+        "--tls-skip-verify", help="Accept any TLS certificate; signatures decide all the same."
+    ),
+]
+ArchiveMasterOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The keyring tarball that everything is verified with; by default the workspace's.",
+        show_default=False,
+    ),
+]
+DownloadOnlyOption = Annotated[
+    bool, typer.Option("--download-only", help="Download and verify, make no disk image.")
+]
+CleanCacheOption = Annotated[
+    bool, typer.Option("--clean-cache", help="Remove earlier downloads first.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say what will be done, too.")]
+
+
+@app.command()
+def core(
+    release: Annotated[str, typer.Argument(help="The release, such as 13 or 24.04.")],
+    *,
+    channel: Annotated[
+        str, typer.Option(help="The channel; with slashes, its full name.")
+    ] = "stable",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The disk image to make; by default core-RELEASE-CHANNEL.img.",
+            show_default=False,
+        ),
+    ] = None,
+    oem: Annotated[
+        str, typer.Option(help="The OEM package: a name, or the path of a folder or tar.gz.")
+    ] = "generic-amd64",
+    size: Annotated[int, typer.Option("--size", "-s", help="Size of the disk in GB.", min=4)] = 4,
+    enable_ssh: Annotated[bool, typer.Option("--enable-ssh", help="Start the SSH server.")] = False,
+    ssh_key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A public key file that may log in as 'core', by SSH; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    developer_mode: Annotated[
+        bool,
+        typer.Option(
+            "--developer-mode",
+            help="Enable SSH; without --ssh-key, make a key pair beside the image.",
+        ),
+    ] = False,
+    revision: RevisionOption = None,
+    server: ServerOption = None,
+    download_only: DownloadOnlyOption = False,
+    clean_cache: CleanCacheOption = False,
+    tls_skip_verify: TlsOption = False,
+    archive_master: ArchiveMasterOption = None,
+    workspace: WorkspaceOption = None,
+    verbose: VerboseOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a disk image of a release of core, for example:
+
+    coreimage flash core 13 --channel edge --output x86.img
+    """
+    from coreimage.flasher import summary
+    from coreimage.flasher.flash import FlashOptions, planned
+    from coreimage.flasher.oem import shipped_folder
+
+    report = progress()
+    home = _workspace(workspace, needed=server is None or archive_master is None)
+    target = output or Path(f"core-{release}-{channel.rsplit('/', 1)[-1]}.img".replace("/", "-"))
+    place = _place(
+        home, server, archive_master, scratch=target.parent, verify_tls=not tls_skip_verify
+    )
+    if clean_cache:
+        _clean_cache(place, report)
+    making = not (dry_run or download_only)
+    with ExitStack() as stack:
+        access = stack.enter_context(
+            _access(ssh_key or [], enable_ssh, developer_mode, target if making else None)
+        )
+        options = FlashOptions(
+            release=release,
+            channel=channel,
+            output=target,
+            oem=oem,
+            oem_folders=[*([home.root / "oem"] if home else []), shipped_folder()],
+            size=size,
+            revision=revision,
+            access=access,
+            download_only=download_only,
+        )
+        job = stack.enter_context(planned(options, place, progress=report, now=datetime.now(UTC)))
+        if verbose and not dry_run:
+            for line in summary.plan_lines(job.plan):
+                report.note(line)
+        lines = _carry_out(job, report, dry_run=dry_run, download_only=download_only)
+    if as_json:
+        print_json(summary.plan_fields(job.plan))
+    else:
+        print("\n".join(lines))
+
+
+def _carry_out(
+    job: "FlashJob", report: "Progress", *, dry_run: bool, download_only: bool
+) -> Sequence[str]:
+    """Do what was planned and return what to say about it."""
+    from coreimage.flasher import summary
+    from coreimage.flasher.flash import fetch_only, flash
+
+    if dry_run:
+        return summary.plan_lines(job.plan)
+    if download_only:
+        size = fetch_only(job, progress=report)
+        return [f"Verified {len(job.plan.image.files)} files, {size / 1e6:.2f} MB"]
+    if job.plan.access.nobody:
+        report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
+    flash(job, progress=report)
+    return summary.summary_lines(
+        job.plan, program=summary.launcher(), private_key=_private_key(job.plan)
+    )
+
+
+def _private_key(plan: "FlashPlan") -> Path | None:
+    from coreimage.flasher.provision import key_pair_paths
+
+    private, public = key_pair_paths(plan.output)
+    made = {key.line for key in plan.access.keys}
+    return private if public.is_file() and public.read_text().strip() in made else None
+
+
+@app.command()
+def query(
+    *,
+    list_channels: Annotated[
+        bool, typer.Option("--list-channels", help="List the channels of a device.")
+    ] = False,
+    list_images: Annotated[
+        bool, typer.Option("--list-images", help="List the images of a channel.")
+    ] = False,
+    show_image: Annotated[
+        bool, typer.Option("--show-image", help="Show an image of a channel.")
+    ] = False,
+    channel: Annotated[
+        str | None, typer.Option(help="The full name of a channel.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="The device.")] = "generic_amd64",
+    revision: RevisionOption = None,
+    server: ServerOption = None,
+    tls_skip_verify: TlsOption = False,
+    archive_master: ArchiveMasterOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a server what it has, for example:
+
+    coreimage flash query --list-images --channel debian-core/13/edge --device generic_amd64
+    """
+    from coreimage.flasher import query as questions
+    from coreimage.flasher.flash import connected
+
+    if [list_channels, list_images, show_image].count(True) != 1:
+        raise UsageError("ask for one of --list-channels, --list-images and --show-image")
+    if channel is None and not list_channels:
+        raise UsageError("this needs a channel", hint="name one with --channel NAME")
+    home = _workspace(workspace, needed=server is None or archive_master is None)
+    place = _place(home, server, archive_master, scratch=None, verify_tls=not tls_skip_verify)
+    with connected(place, now=datetime.now(UTC)) as (found, _):
+        if list_channels:
+            answer = questions.list_channels(found.channels, device)
+        elif list_images:
+            answer = questions.list_images(found.index(str(channel), device))
+        else:
+            answer = questions.show_image(found.index(str(channel), device).full(revision))
+    if as_json:
+        print_json(answer.fields)
+    else:
+        print("\n".join(answer.lines))
+
+
+def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":
+    from coreimage.config import find_root, load_workspace
+
+    try:
+        return load_workspace(find_root(Path.cwd(), explicit))
+    except NotFoundError as error:
+        if explicit is not None:
+            raise
+        if needed:
+            raise NotFoundError(
+                "there is no workspace here to take the channel tree and the keys from",
+                hint="name both with --server URL and --archive-master FILE, or a workspace with "
+                "--workspace DIR",
+            ) from error
+        return None
+
+
+def _place(
+    home: "Workspace | None",
+    server: str | None,
+    archive_master: Path | None,
+    *,
+    scratch: Path | None,
+    verify_tls: bool,
+) -> "Place":
+    from coreimage.flasher.flash import Place
+
+    pinned = archive_master or (home.archive_master if home else None)
+    if pinned is None or not pinned.is_file():
+        raise NotFoundError(
+            f"there is no archive-master keyring '{pinned}' to verify anything with",
+            hint="name the keyring tarball that you trust with --archive-master FILE",
+        )
+    cache = home.cache if home else Path.home() / ".cache/coreimage"
+    return Place(
+        server=server or str(home.channel_tree if home else ""),
+        archive_master=pinned,
+        cache=cache / "downloads",
+        scratch=cache / "flash" if home or scratch is None else scratch,
+        verify_tls=verify_tls,
+    )
+
+
+def _clean_cache(place: "Place", report: "Progress") -> None:
+    from coreimage.flasher.download import clean_cache
+
+    report.note(f"Removed downloads of {clean_cache(place.cache) / 1e6:.2f} MB")
+
+
+@contextmanager
+def _access(
+    key_files: list[Path], enable_ssh: bool, developer_mode: bool, target: Path | None
+) -> Iterator["Access"]:
+    """Yield who may log in; a key pair made beside `target` is removed again on failure."""
+    from coreimage.flasher.provision import Access, fresh_key_pair, read_keys
+
+    keys = [key for path in key_files for key in read_keys(path)]
+    with ExitStack() as stack:
+        if developer_mode and not keys and target is not None:
+            keys = [stack.enter_context(fresh_key_pair(target))]
+        yield Access(
+            ssh=enable_ssh or developer_mode or bool(keys),
+            keys=keys,
+            developer_mode=developer_mode,
+        )

@@ -1,0 +1,95 @@
+"""What a person is told: the plan beforehand, the summary and the way to start it afterwards."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coreimage.flasher.flash import FlashPlan
+from coreimage.flasher.resolve import short_channel
+from coreimage.lib import run
+
+_MEMORY = 768
+_KVM = Path("/dev/kvm")
+
+
+def launcher(*, kvm: Path = _KVM) -> str:
+    """Return the program that starts a disk image here: kvm where it can work."""
+    usable = run.find_program("kvm") is not None and os.access(kvm, os.R_OK | os.W_OK)
+    return "kvm" if usable else "qemu-system-x86_64"
+
+
+def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = None) -> list[str]:
+    """Return the summary; `private_key` is the one that was made for this image."""
+    output = shlex.quote(str(plan.output))
+    network = (
+        ["-nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8022-:22"] if plan.access.ssh else []
+    )
+    command = " ".join([program, f"-m {_MEMORY}", *network, output])
+    lines = [
+        "New image complete",
+        "Summary:",
+        f" Output: {plan.output}",
+        f" Architecture: {plan.oem.info.oem.hardware.architecture}",
+        f" Channel: {short_channel(plan.channel)}",
+        f" Version: {plan.image.version}",
+        *(f" SSH key: {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys),
+        f"Launch by running: {command}",
+        f"or: coreimage boot {output}",
+    ]
+    if not plan.access.nobody:
+        identity = f"-i {shlex.quote(str(private_key))} " if private_key else ""
+        lines.append(f"Log in by running: ssh {identity}-p 8022 core@localhost")
+    return lines
+
+
+def plan_lines(plan: FlashPlan) -> list[str]:
+    """Return what would be done, for --dry-run."""
+    lines = [
+        f"{plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
+        f"  image: version {plan.image.version} of '{plan.channel}' for '{plan.device}'",
+        f"  server: {plan.server}",
+        f"  oem: {plan.oem.info.name} {plan.oem.info.version}",
+        f"  download: {plan.download_size / 1e6:.2f} MB of {plan.image.size / 1e6:.2f} MB",
+    ]
+    lines += [f"    {file.path} ({file.size} bytes)" for file in plan.image.files]
+    lines += ["  partitions:"]
+    lines += [
+        f"    {each.name}: {each.size >> 20} MiB at sector {each.start // plan.layout.sector_size}"
+        for each in plan.layout.partitions
+    ]
+    return lines + [f"  log in: {who}" for who in _logins(plan)]
+
+
+def _logins(plan: FlashPlan) -> list[str]:
+    if plan.access.nobody:
+        return ["nobody"]
+    return [f"core, by {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys]
+
+
+def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
+    """Return plan or result for machines."""
+    return {
+        "output": str(plan.output),
+        "size": plan.layout.size,
+        "architecture": plan.oem.info.oem.hardware.architecture,
+        "server": plan.server,
+        "channel": plan.channel,
+        "device": plan.device,
+        "version": plan.image.version,
+        "version_detail": plan.image.version_detail,
+        "download_size": plan.download_size,
+        "oem": {"name": plan.oem.info.name, "version": plan.oem.info.version},
+        "files": [
+            {"path": file.path, "size": file.size, "sha256": file.checksum}
+            for file in plan.image.files
+        ],
+        "partitions": [
+            {"name": each.name, "start": each.start, "size": each.size}
+            for each in plan.layout.partitions
+        ],
+        "ssh": plan.access.ssh,
+        "developer_mode": plan.access.developer_mode,
+        "ssh_keys": [key.fingerprint for key in plan.access.keys],
+    }
