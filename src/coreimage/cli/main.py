@@ -8,6 +8,7 @@ import typer
 
 from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
+from coreimage.cli.doctor import doctor
 
 app = typer.Typer(
     name="coreimage",
@@ -35,6 +36,7 @@ def _common(
 
 
 app.command()(boot)
+app.command()(doctor)
 
 
 def main() -> None:
