@@ -16,7 +16,10 @@ _MILESTONES = {
 }
 _FATAL = {
     r"Kernel panic - not syncing: *(?P<detail>.*)": "kernel panic",
-    r"(You are in|Welcome to|Entering) (emergency|rescue) mode": "the system is in emergency mode",
+    # "Entering rescue mode" would be GRUB.
+    r"(You are in|Welcome to) (emergency|rescue) mode|Entering emergency mode": (
+        "the system is in emergency mode"
+    ),
     r"Freezing execution": "systemd gave up",
     r"No bootable (option or )?device": "the firmware found nothing to boot",
     r"UEFI Interactive Shell": "the firmware found nothing to boot and opened its shell",
@@ -38,7 +41,7 @@ _CLUES = (
     r"device-mapper: verity: .*corrupted",
 )
 _PAST_GRUB = {Milestone.KERNEL, Milestone.SYSTEMD}
-_GRUB_ERROR = r"\berror: .*"
+_GRUB_ERROR = r"(?:^|\.)\s*(error: .*)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class Judge:
     def _look_for_grub_error(self, text: str, at: float) -> None:
         match = re.search(_GRUB_ERROR, text)
         if match and not _PAST_GRUB & self.milestones.keys():
-            self._clue = match[0]
+            self._clue = match[1]
             self._grub_error_at = at if self._grub_error_at is None else self._grub_error_at
 
     def _take_report(self, text: str, at: float) -> None:
