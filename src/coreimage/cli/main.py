@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coreimage.cli import build
+from coreimage.cli import build, serve
 from coreimage.cli.console import guarded
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 
 app.add_typer(build.app, name="build")
+app.command()(serve.serve)
 
 
 def _version(wanted: bool) -> None:
