@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from coreimage.errors import NotFoundError, TrustError
-from coreimage.lib import files
 from coreimage.lib.fetch import Wanted, check_digest, fetch, is_url, local_path, open_regular
 from coreimage.lib.progress import Progress
 from coreimage.lib.transport import PATIENT, Limits
@@ -23,6 +22,7 @@ from coreimage.model.index import Image, ImageFile, check_path
 
 _MAX_METADATA = 8 << 20
 _MAX_PAYLOAD = 16 << 30
+_SWITCHED = ("channels.json", "gpg/")
 
 
 class Source(Protocol):
@@ -65,12 +65,15 @@ class TreeSource:
         self.name = str(root)
         self._root = root
         self._scratch = scratch
+        # Our own trees keep what changes together in one directory, and switch a link to it.
+        self._state = (root / "state").resolve() if (root / "state").is_dir() else root
 
     def metadata(self, path: str) -> Path:
         """Return a copy of a small file, not verified."""
         name = check_path(path).lstrip("/")
         target = self._scratch / name
-        fetch(str(self._root / name), target, wanted=Wanted(max_size=_MAX_METADATA))
+        home = self._state if name.startswith(_SWITCHED) else self._root
+        fetch(str(home / name), target, wanted=Wanted(max_size=_MAX_METADATA))
         return target
 
     def payload(self, file: ImageFile, progress: Progress) -> BinaryIO:
@@ -194,10 +197,3 @@ def clean_cache(cache: Path) -> int:
     size = sum(path.stat().st_size for path in cache.glob("*") if path.is_file())
     shutil.rmtree(cache, ignore_errors=True)
     return size
-
-
-def require_space(cache: Path, source: Source, image: Image) -> None:
-    """Raise CoreImageError unless the downloads fit."""
-    missing = source.missing(image)
-    if missing:
-        files.require_space(cache, missing, purpose="the downloads")
