@@ -5,6 +5,7 @@ through the same descriptor, so that it cannot be exchanged in between.
 """
 
 import os
+import re
 import shutil
 import ssl
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from coreimage.model.index import Image, ImageFile, check_path
 
 _MAX_METADATA = 8 << 20
 _MAX_PAYLOAD = 16 << 30
+_DIGEST = re.compile(r"([0-9a-f]{8})[0-9a-f]{56}")
 _SWITCHED = ("channels.json", "gpg/")
 
 
@@ -40,6 +42,11 @@ class Source(Protocol):
         """Return how many bytes of an image must be downloaded."""
 
 
+def short_name(path: str) -> str:
+    """Return a file's name as people want to read it: of a digest, the first eight digits."""
+    return _DIGEST.sub(r"\1", path.rsplit("/", 1)[-1])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """A file of an image, open, with its checksum and signature verified."""
@@ -50,7 +57,7 @@ class Payload:
     @property
     def name(self) -> str:
         """The file's name for people."""
-        return self.entry.path.rsplit("/", 1)[-1]
+        return short_name(self.entry.path)
 
 
 class TreeSource:
@@ -83,7 +90,7 @@ class TreeSource:
             opened = open_regular(path)
         except FileNotFoundError:
             raise NotFoundError(f"the channel tree has no file '{path}'") from None
-        progress.note(f"Checking {path.name}")
+        progress.note(f"checking {short_name(file.path)}")
         return _checked(opened, file, str(path))
 
     def missing(self, image: Image) -> int:
@@ -128,14 +135,16 @@ class HttpSource:
         except FileNotFoundError:
             pass
         except TrustError:
-            progress.note(f"{file.path} was damaged in the cache and is downloaded again")
+            progress.note(
+                f"{short_name(file.path)} was damaged in the cache and is downloaded again"
+            )
             path.unlink(missing_ok=True)
         else:
-            progress.note(f"{file.path} is in the cache")
+            progress.note(f"{short_name(file.path)} is in the cache")
             return opened
         url = self.name + check_path(file.path)
         wanted = Wanted(max_size=_MAX_PAYLOAD, size=file.size, sha256=file.checksum)
-        with progress.task(file.path.rsplit("/", 1)[-1], file.size) as task:
+        with progress.task(short_name(file.path), file.size) as task:
             fetch(url, path, wanted=wanted, limits=self._limits, task=task, tls=self._tls)
         return _checked(open_regular(path), file, str(path))
 
