@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
+from coreimage.cli import build, channel, flash, image, keyring, pipeline, publication, rootfs
+from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
+from coreimage.cli.doctor import doctor
+from coreimage.cli.init import init
 
 app = typer.Typer(
     name="coreimage",
@@ -15,6 +19,11 @@ app = typer.Typer(
     help="Build image-based Debian and Ubuntu systems and keep them up to date.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs):
+    app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+for verb in (boot, doctor, init):
+    app.command()(verb)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,8 @@ def compressor(kind: str, level: int) -> list[str]:
     threads = _threads()
     table = {
         "gz": ["pigz", f"-{level}", "--no-name", "--no-time", "--processes", str(threads)],
-        "xz": ["xz", f"-{level}", "--check=sha256", f"--threads={threads}", "--stdout"],
+        # CRC32 is the one check that the small xz readers of recovery systems have.
+        "xz": ["xz", f"-{level}", "--check=crc32", f"--threads={threads}", "--stdout"],
         "zst": ["zstd", f"-{level}", "--quiet", f"-T{threads}", "--stdout"],
     }
     return table[kind]

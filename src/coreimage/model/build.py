@@ -71,6 +71,7 @@ class Build:
             for key in ("created_at", "started_at", "finished_at"):
                 value = fields.get(key)
                 fields[key] = None if value is None else datetime.fromisoformat(value)
+            fields["artifacts"] = tuple(fields.get("artifacts", ()))
             return cls(**fields)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"build.json is malformed: {error}") from error

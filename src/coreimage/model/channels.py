@@ -52,14 +52,19 @@ class Channels:
 
     channels: Mapping[str, Channel]
 
-    def device(self, channel: str, device: str) -> Device:
-        """Return a device of a channel; NotFoundError names the ones that exist."""
+    def require(self, channel: str) -> Channel:
+        """Return a channel; NotFoundError names the ones that exist."""
         found = self.channels.get(channel)
         if found is None:
             shown = sorted(name for name, each in self.channels.items() if not each.hidden)
             raise NotFoundError(
                 f"there is no channel '{channel}'", hint=_choices("the channels are", shown)
             )
+        return found
+
+    def device(self, channel: str, device: str) -> Device:
+        """Return a device of a channel; NotFoundError names the ones that exist."""
+        found = self.require(channel)
         if device not in found.devices:
             raise NotFoundError(
                 f"channel '{channel}' has no device '{device}'",

@@ -90,13 +90,13 @@ def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator["Edit
     tree = workspace.channel_tree
     tree.mkdir(parents=True, exist_ok=True)
     lock = workspace.state / "locks/system-image.lock"
-    with files.lock(lock, purpose=purpose, wait=_LOCK_WAIT):
-        for parent in (tree, workspace.cache):
-            files.sweep(parent)
-        with files.scratch_directory(tree) as scratch:
-            transaction = Edit(workspace, scratch=scratch, now=now)
-            yield transaction
-            transaction.commit()
+    with (
+        files.lock(lock, purpose=purpose, wait=_LOCK_WAIT),
+        files.scratch_directory(tree) as scratch,
+    ):
+        transaction = Edit(workspace, scratch=scratch, now=now)
+        yield transaction
+        transaction.commit()
 
 
 class Edit:
@@ -139,10 +139,10 @@ class Edit:
         The index says which channel and device it is for and of which state it is, so that a
         client can notice one that was moved or replayed.
         """
-        found = self.channels.channels.get(channel)
-        if found is None:
-            self.channels.device(channel, device)  # raises, naming the channels that exist
-            raise AssertionError(channel)
+        found = self.channels.require(channel)
+        for image in index.images:
+            for file in image.files:
+                self._require_published(file.path)
         head = {"channel": channel, "device": device, "serial": self.serial}
         text = replace(index, generated_at=self.now, extra={**index.extra, **head}).to_json()
         Index.from_json(text)  # what clients would stumble over is refused here
@@ -155,6 +155,11 @@ class Edit:
         self.put_file(path, staged)
         new = replace(old, index=path) if old is not None else Device(index=path)
         self.set_channel(channel, replace(found, devices={**found.devices, device: new}))
+
+    def _require_published(self, path: str) -> None:
+        final = local_path(self.workspace, path)
+        if path not in self._staged and not (final.is_file() and Path(f"{final}.asc").is_file()):
+            raise NotFoundError(f"the index names '{path}', which is not in the tree")
 
     def put_keyring(self, level: KeyringType, tarball: bytes, *, signed_by: KeyringType) -> None:
         """Publish a keyring tarball, signed by the key of another level."""

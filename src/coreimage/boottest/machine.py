@@ -1,0 +1,167 @@
+"""Machines: a disk, a firmware and an accelerator as a QEMU command line."""
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from coreimage.boottest.accelerator import Name
+from coreimage.errors import DataError, NotFoundError, RightsError
+
+MEMORY = 1024
+_BOOT_SIGNATURE = b"\x55\xaa"
+_FOREIGN = {
+    b"QFI\xfb": ("a qcow2 image", "convert it with 'qemu-img convert -O raw'"),
+    b"\x1f\x8b": ("compressed with gzip", "decompress it with 'gunzip'"),
+    b"\xfd7zXZ\x00": ("compressed with xz", "decompress it with 'unxz'"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it with 'unzstd'"),
+}
+
+
+class Firmware(StrEnum):
+    """What starts the disk's boot loader."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Serial(StrEnum):
+    """Where the guest's serial console goes."""
+
+    TERMINAL = "terminal"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashFiles:
+    """A UEFI firmware: its code and the template of its variables."""
+
+    code: Path
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is to run. Memory is in MiB; with `snapshot` the disk is never written to.
+
+    A machine that is not `online` has a network card and a DHCP server, but reaches nobody.
+    """
+
+    disk: Path
+    firmware: Firmware
+    accelerator: Name
+    memory: int = MEMORY
+    snapshot: bool
+    online: bool
+    ssh_port: int | None = None
+
+
+# Debian and Ubuntu; Fedora; Arch.
+FLASH_FILES = (
+    FlashFiles(
+        code=Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
+        variables=Path("/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ),
+    FlashFiles(
+        code=Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"),
+        variables=Path("/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ),
+    FlashFiles(
+        code=Path("/usr/share/edk2/x64/OVMF_CODE.4m.fd"),
+        variables=Path("/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ),
+)
+
+
+def find_flash(candidates: Iterable[FlashFiles] = FLASH_FILES) -> FlashFiles:
+    """Return the UEFI firmware of this machine; RightsError when there is none."""
+    for files in candidates:
+        if files.code.is_file() and files.variables.is_file():
+            return files
+    raise RightsError(
+        "there is no UEFI firmware for QEMU on this machine",
+        hint="install the package 'ovmf', or boot with --firmware bios",
+    )
+
+
+def require_disk(path: Path) -> None:
+    """Raise NotFoundError when there is no such disk, DataError when it is not one."""
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"there is no disk '{path}'", hint="make one with 'coreimage flash core'"
+        ) from None
+    if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+        raise DataError(f"'{path}' is not a disk image but a directory or a special file")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise DataError(f"disk '{path}' is empty")
+    for magic, (what, hint) in _FOREIGN.items():
+        if head.startswith(magic):
+            raise DataError(f"'{path}' is not a raw disk image but {what}", hint=hint)
+    if head[510:512] != _BOOT_SIGNATURE:
+        raise DataError(f"'{path}' is not a disk: no boot signature 55 aa in its first sector")
+
+
+def qemu_argv(machine: Machine, *, serial: Serial, flash: FlashFiles | None = None) -> list[str]:
+    """Return the command that runs a machine; UEFI needs `flash`.
+
+    One processor: with two, one boot in twenty locked up under TCG. A reset ends QEMU, so that
+    nobody takes a second boot for the first one. With graphics off, what the BIOS and GRUB's
+    rescue prompt say goes to the serial console too.
+    """
+    return [
+        "qemu-system-x86_64",
+        *("-accel", machine.accelerator.value),
+        *(("-cpu", "host") if machine.accelerator is Name.KVM else ()),
+        *("-machine", "q35,graphics=off"),
+        *("-smp", "1"),
+        *("-m", str(machine.memory)),
+        *("-display", "none"),
+        "-nodefaults",
+        *_serial_options(serial),
+        *_flash_options(machine, flash),
+        *("-drive", f"file={_value(machine.disk)},{_disk_options(machine)}"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+        *("-netdev", _network(machine)),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def _serial_options(serial: Serial) -> list[str]:
+    if serial is Serial.TERMINAL:
+        return ["-serial", "mon:stdio"]
+    return ["-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+
+
+def _flash_options(machine: Machine, flash: FlashFiles | None) -> list[str]:
+    if machine.firmware is Firmware.BIOS:
+        return []
+    if flash is None:
+        raise ValueError("UEFI needs its flash files")
+    # The variables are a private copy in a temporary overlay: our disks boot by the removable
+    # path, so nothing depends on what the firmware wrote there the last time.
+    return [
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_value(flash.code)}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,snapshot=on,file={_value(flash.variables)}"),
+    ]
+
+
+def _disk_options(machine: Machine) -> str:
+    keep = "snapshot=on,cache=unsafe" if machine.snapshot else "cache=writeback"
+    return f"format=raw,if=none,id=disk,{keep},discard=unmap"
+
+
+def _network(machine: Machine) -> str:
+    restrict = "" if machine.online else ",restrict=on"
+    forward = f",hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22" if machine.ssh_port else ""
+    return f"user,id=net{restrict}{forward}"
+
+
+def _value(path: Path) -> str:
+    # QEMU ends a value at a comma unless it is doubled, and takes "a:b" for a protocol.
+    return str(path.absolute()).replace(",", ",,")

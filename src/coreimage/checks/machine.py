@@ -1,0 +1,22 @@
+"""The machine as a whole: every check, in the order of the road."""
+
+from pathlib import Path
+
+from coreimage.checks import namespaces, programs, resources
+from coreimage.checks.check import Check
+
+
+def examine(workspace: Path) -> list[Check]:
+    """Return every check of this machine; `workspace` is where the space is wanted."""
+    return [
+        programs.check_python(),
+        *(programs.check_program(program) for program in programs.PROGRAMS),
+        *resources.check_grub_modules(),
+        resources.check_firmware(),
+        resources.check_keyring(),
+        *namespaces.check_namespaces(namespaces.current_user()),
+        *resources.check_accelerators(),
+        resources.check_space("space in the workspace", workspace, resources.WORKSPACE_SPACE),
+        *resources.check_temporary(),
+        resources.check_memory(),
+    ]

@@ -1,0 +1,148 @@
+"""The command `coreimage image`: the images of a channel."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from coreimage.model.index import Image
+
+app = typer.Typer(help="List, show and import the images of a channel.", no_args_is_help=True)
+
+ChannelArgument = Annotated[str, typer.Argument(help="The channel, for example ubuntu-core/edge.")]
+DeviceArgument = Annotated[str, typer.Argument(help="The device, for example generic_amd64.")]
+
+
+@app.command(name="list")
+def list_images(
+    channel: ChannelArgument,
+    device: DeviceArgument = "generic_amd64",
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the images of a device in a channel.
+
+    Example: coreimage image list ubuntu-core/edge generic_amd64
+    """
+    from coreimage.cli.workspace import find
+    from coreimage.systemimage import tree
+
+    place, _ = find(workspace)
+    images = tree.read_index(place, channel, device).images
+    if json:
+        print_json([_fields(image) for image in images])
+        return
+    rows = [
+        [
+            str(image.version),
+            image.type.value,
+            "" if image.base is None else str(image.base),
+            f"{image.size / 1e6:.1f} MB",
+            image.version_detail,
+        ]
+        for image in images
+    ]
+    columns = ["version", "type", "base", "size", "made of"]
+    print_table(f"Images of {device} in {channel}", columns, rows)
+
+
+@app.command()
+def show(
+    channel: ChannelArgument,
+    device: DeviceArgument = "generic_amd64",
+    revision: Annotated[
+        int, typer.Option(help="A version, or 0, -1, -2 … counted from the newest.")
+    ] = 0,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a full image with its files and their checksums.
+
+    Example: coreimage image show ubuntu-core/edge generic_amd64 --revision -1
+    """
+    from coreimage.cli.workspace import find
+    from coreimage.systemimage import tree
+
+    place, _ = find(workspace)
+    image = tree.read_index(place, channel, device).full(revision)
+    if json:
+        print_json(_fields(image))
+        return
+    print(f"version {image.version}: {image.description}\n{image.version_detail}\n")
+    rows = [
+        [str(file.order), file.path, f"{file.size / 1e6:.1f} MB", file.checksum]
+        for file in image.files
+    ]
+    print_table("Files", ["order", "path", "size", "sha256"], rows)
+
+
+@app.command(name="import")
+def import_(
+    channel: ChannelArgument,
+    device: DeviceArgument = "generic_amd64",
+    series: Annotated[
+        str | None,
+        typer.Option(help="The series to take; by default the channel's release."),
+    ] = None,
+    product: Annotated[str, typer.Option(help="The product part of the files' names.")] = "core",
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Import the newest publication of the channel's project as its next image.
+
+    When nothing has changed since the newest image, there is no new one.
+
+    Example: coreimage image import ubuntu-core/edge generic_amd64 --series trixie
+    """
+    from coreimage.cli.workspace import find
+    from coreimage.errors import NotFoundError
+    from coreimage.systemimage import importer
+
+    place, now = find(workspace)
+    settings = place.settings.channels.get(channel)
+    if settings is None:
+        known = ", ".join(f"'{name}'" for name in sorted(place.settings.channels))
+        raise NotFoundError(
+            f"coreimage.toml does not say what channel '{channel}' is fed from",
+            hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
+        )
+    result = importer.import_image(
+        place,
+        channel=channel,
+        device=device,
+        settings=settings,
+        series=series or settings.release,
+        product=product,
+        progress=progress(),
+        now=now,
+    )
+    if json:
+        changed = {"changed": result.changed, "publication": result.publication}
+        print_json({**changed, **_fields(result.image)})
+        return
+    outcome = "imported as" if result.changed else "unchanged since"
+    print(f"'{result.publication}': {outcome} version {result.version}")
+
+
+def _fields(image: "Image") -> dict[str, Any]:
+    return {
+        "version": image.version,
+        "type": image.type.value,
+        "base": image.base,
+        "size": image.size,
+        "description": image.description,
+        "version_detail": image.version_detail,
+        "files": [
+            {
+                "order": file.order,
+                "path": file.path,
+                "signature": file.signature,
+                "size": file.size,
+                "checksum": file.checksum,
+            }
+            for file in image.files
+        ],
+        **image.extra,
+    }

@@ -1,0 +1,73 @@
+"""The directory of one build: its record, log, lock and artifacts."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from coreimage.config import Workspace
+from coreimage.lib import files
+from coreimage.model.build import Build
+
+# What the lock of a build says while its builder holds it.
+PURPOSE = "building"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildFolder:
+    """Paths of builds/<id>/."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """The build as JSON, rewritten at each change."""
+        return self.root / "build.json"
+
+    @property
+    def log(self) -> Path:
+        """What the build said on stdout and stderr."""
+        return self.root / "log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that looks after the build, as long as it runs."""
+        return self.root / "lock"
+
+    @property
+    def partial(self) -> Path:
+        """Where the running build writes."""
+        return self.root / "artifacts.partial"
+
+    @property
+    def artifacts(self) -> Path:
+        """What a successful build left."""
+        return self.root / "artifacts"
+
+    def read(self) -> Build:
+        """Return the build as it was recorded last; raises DataError, OSError."""
+        return Build.from_json(self.record.read_bytes())
+
+    def discard_partial(self) -> None:
+        """Remove what a build that did not succeed has written."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def folder_of(workspace: Workspace, build_id: int) -> BuildFolder:
+    """Return the directory of a build, which need not exist."""
+    return BuildFolder(root=workspace.builds / str(build_id))
+
+
+def highest_id(workspace: Workspace) -> int:
+    """Return the highest build id that has a directory, 0 when there is none."""
+    try:
+        names = [path.name for path in workspace.builds.iterdir()]
+    except FileNotFoundError:
+        return 0
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+
+
+def record(workspace: Workspace, build: Build) -> None:
+    """Write build.json in one step, making the directory when the build is new."""
+    folder = folder_of(workspace, build.id)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(folder.record, build.to_json())

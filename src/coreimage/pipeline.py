@@ -1,0 +1,267 @@
+"""The road: builds become publications, publications become images. The stages meet only here.
+
+Every step looks at what is there and does what is missing, so that a road that was interrupted
+goes on where it stopped, and one that has nothing to do says so.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
+from coreimage.errors import DataError
+from coreimage.farm import executor, folder, queue
+from coreimage.lib.files import lock
+from coreimage.lib.gpg import Signer
+from coreimage.lib.progress import Progress
+from coreimage.model.build import Build, BuildState
+from coreimage.model.keyring import KeyringType
+from coreimage.model.publication import (
+    Publication,
+    build_id_key,
+    device_name,
+    manifest_name,
+    rootfs_name,
+)
+from coreimage.publisher import marks
+from coreimage.publisher.publish import publish
+from coreimage.rootfs import build as rootfs
+from coreimage.rootfs.definition import Selection, definition_places, select
+from coreimage.systemimage import keyrings, tree
+from coreimage.systemimage.channels import create_channel
+from coreimage.systemimage.importer import ImportResult, import_image
+
+_PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
+    "rootfs": rootfs_name,
+    "device": device_name,
+    "manifest": manifest_name,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoadResult:
+    """Where the road led: the build that the image is made of, and the image."""
+
+    build: Build
+    built: bool
+    channel: str
+    imports: Mapping[str, ImportResult]
+
+
+def channel_name(project: str, release: str, channel: str) -> str:
+    """Return a channel's full name: debian-core/13/edge. One with slashes is one already."""
+    return channel if "/" in channel else f"{project}/{release}/{channel}"
+
+
+def run_road(
+    workspace: Workspace,
+    *,
+    project: str,
+    release: str | None,
+    arch: str,
+    channel: str,
+    force: bool,
+    progress: Progress,
+    echo: Callable[[str], None] | None = None,
+) -> RoadResult:
+    """Go the whole road for one channel: build if anything changed, publish, import.
+
+    `force` builds even if nothing changed. Raises BusyError when the road is in use.
+    """
+    selection = select(project, release, arch, definition_places(workspace.root))
+    name = channel_name(project, selection.release_name, channel)
+    with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
+        build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
+        publish_finished(workspace, progress=progress)
+        imports = import_published(workspace, name, progress=progress)
+    return RoadResult(build=build, built=built, channel=name, imports=imports)
+
+
+def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
+    """Publish finished builds and import published ones into every configured channel."""
+    with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
+        publish_finished(workspace, progress=progress)
+        published = {
+            (each.project, each.series) for each in marks.publications(workspace.publications)
+        }
+        return {
+            name: import_published(workspace, name, progress=progress)
+            for name, settings in workspace.settings.channels.items()
+            if (settings.project, _series(workspace, settings)) in published
+        }
+
+
+def ensure_build(
+    workspace: Workspace,
+    selection: Selection,
+    *,
+    force: bool,
+    progress: Progress,
+    echo: Callable[[str], None] | None,
+) -> tuple[Build, bool]:
+    """Return a successful build of the inputs as they are now, and whether it had to be made."""
+    definition = selection.definition
+    progress.stage(f"Looking for changes to {definition.title} {selection.release_name}")
+    settings = workspace.settings.archives.get(definition.distribution, ArchiveSettings())
+    inputs = rootfs.gather(selection, settings, workspace.cache)
+    fingerprint = inputs.fingerprint()
+    found = queue.open_store(workspace).newest_with(fingerprint)
+    if found is not None and not force and _has_artifacts(workspace, found):
+        progress.note(f"nothing changed since build {found.id} ({found.request.version})")
+        return found, False
+    (requested,) = queue.request(
+        workspace,
+        project=definition.name,
+        release=selection.release_name,
+        series=selection.release.series,
+        arches=[selection.arch],
+        fingerprint=fingerprint,
+        taken=_published_versions(workspace, definition.name, selection.release.series),
+    )
+    place = folder.folder_of(workspace, requested.id)
+    progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
+    argv = executor.rootfs_argv(requested.request, place.partial)
+    built = executor.run_build(workspace, requested.id, argv=argv, progress=progress, echo=echo)
+    return built, True
+
+
+def _has_artifacts(workspace: Workspace, build: Build) -> bool:
+    artifacts = folder.folder_of(workspace, build.id).artifacts
+    return all((artifacts / name).is_file() for name in build.artifacts)
+
+
+def _published_versions(workspace: Workspace, project: str, series: str) -> list[str]:
+    return [
+        each.version
+        for each in marks.publications(workspace.publications)
+        if (each.project, each.series) == (project, series)
+    ]
+
+
+def publish_finished(workspace: Workspace, *, progress: Progress) -> list[Publication]:
+    """Publish every successful build that is newer than its series' newest publication."""
+    signer = Signer(workspace.gpg_home)
+
+    def sign(data: Path, signature: Path) -> None:
+        signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
+
+    published = []
+    for publication, builds in _waiting(workspace):
+        progress.stage(f"Publishing {publication.project} {publication.version}")
+        artifacts: dict[str, tuple[Path, str]] = {}
+        records = [_record(workspace, build) for build in builds]
+        for build, record in zip(builds, records, strict=True):
+            artifacts.update(_artifacts(workspace, build, record))
+        place = publish(
+            workspace.publications,
+            publication,
+            artifacts=artifacts,
+            provenance={"builds": [build.id for build in builds], "records": records},
+            sign=sign,
+            locks=workspace.state / "locks",
+        )
+        progress.note(f"published in '{place}'")
+        published.append(publication)
+    return published
+
+
+def _waiting(workspace: Workspace) -> Iterator[tuple[Publication, list[Build]]]:
+    """Yield the publications that are to be made, oldest first, with their builds."""
+    newest: dict[tuple[str, str], tuple[int, int]] = {}
+    for each in marks.publications(workspace.publications):
+        newest[each.project, each.series] = build_id_key(each.version)
+    groups: dict[Publication, list[Build]] = {}
+    for build in queue.list_builds(workspace, states=[BuildState.SUCCEEDED]):
+        request = build.request
+        key = build_id_key(request.version)
+        publication = Publication(
+            project=request.project, series=request.series, version=request.version
+        )
+        if key > newest.get((request.project, request.series), (0, 0)):
+            groups.setdefault(publication, []).append(build)
+    yield from sorted(groups.items(), key=lambda group: build_id_key(group[0].version))
+
+
+def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
+    names = rootfs.artifact_names(build.request.project)
+    path = folder.folder_of(workspace, build.id).artifacts / names["record"]
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the record of build {build.id} cannot be read: {error}",
+            hint="request a new build",
+        ) from error
+    if not isinstance(record, dict) or not isinstance(record.get("sha256"), dict):
+        raise DataError(f"'{path}' is not the record of a build", hint="request a new build")
+    return record
+
+
+def _artifacts(
+    workspace: Workspace, build: Build, record: Mapping[str, Any]
+) -> dict[str, tuple[Path, str]]:
+    """Return the files of a build under the names that they are published by."""
+    names = rootfs.artifact_names(build.request.project)
+    place = folder.folder_of(workspace, build.id).artifacts
+    return {
+        name(build.request.series, record["product"], build.request.arch): (
+            place / names[kind],
+            record["sha256"][names[kind]],
+        )
+        for kind, name in _PUBLISHED_NAMES.items()
+    }
+
+
+def import_published(
+    workspace: Workspace, name: str, *, progress: Progress
+) -> dict[str, ImportResult]:
+    """Import the newest publication into a channel, for each of its devices; make the channel.
+
+    A channel that coreimage.toml does not name is fed by convention from its own name.
+    """
+    settings = channel_settings(workspace, name)
+    now = datetime.now(UTC)
+    keyrings.generate(workspace, progress=progress, now=now)
+    if name not in tree.read_channels(workspace).channels:
+        create_channel(workspace, name, now=now, exist_ok=True)
+    progress.stage(f"Importing into {name}")
+    results = {
+        device: import_image(
+            workspace,
+            channel=name,
+            device=device,
+            settings=settings,
+            series=_series(workspace, settings),
+            product="core",
+            progress=progress,
+            now=now,
+        )
+        for device in settings.devices
+    }
+    for device, result in results.items():
+        if not result.changed:
+            progress.note(f"nothing new for '{device}': version {result.version} stays the newest")
+    return results
+
+
+def channel_settings(workspace: Workspace, name: str) -> ChannelSettings:
+    """Return what a channel is fed from: configured, or <project>/<release>/<channel>."""
+    found = workspace.settings.channels.get(name)
+    if found is not None:
+        return found
+    parts: Sequence[str] = name.split("/")
+    if len(parts) != 3:  # noqa: PLR2004  project, release, channel
+        raise DataError(
+            f"channel '{name}' is not configured",
+            hint=f'add [channels."{name}"] with its project and release to coreimage.toml',
+        )
+    return ChannelSettings(project=parts[0], release=parts[1])
+
+
+def _series(workspace: Workspace, settings: ChannelSettings) -> str:
+    arch = next(iter(settings.devices.values()))
+    places = definition_places(workspace.root)
+    return select(settings.project, settings.release, arch, places).release.series

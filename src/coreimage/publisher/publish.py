@@ -1,0 +1,95 @@
+"""Publishing: finished builds of one build id become a dated directory with signed checksums."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from coreimage.errors import CoreImageError, DataError
+from coreimage.lib.files import (
+    fsync_directory,
+    fsync_tree,
+    link_atomically,
+    lock,
+    scratch_directory,
+    sha256_of,
+)
+from coreimage.model.publication import Publication, format_checksums, parse_checksums
+
+CHECKSUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.gpg"
+_WAIT_FOR_OTHERS = 60.0
+
+Sign = Callable[[Path, Path], None]
+"""Writes the detached signature of the first file to the second."""
+
+
+def publish(
+    tree: Path,
+    publication: Publication,
+    *,
+    artifacts: Mapping[str, tuple[Path, str]],
+    provenance: Mapping[str, object],
+    sign: Sign,
+    locks: Path,
+) -> Path:
+    """Make a publication visible, and `pending` point at it; return its directory.
+
+    `artifacts` are the published name, the file and its sha256. A file that does not have its
+    digest any more is a DataError and publishes nothing. A publication that is there with the
+    same checksums is left as it is.
+    """
+    place = tree / publication.path
+    sums = {name: digest for name, (_, digest) in artifacts.items()}
+    with lock(
+        locks / "publication.lock",
+        purpose=f"publish {publication.path}",
+        wait=_WAIT_FOR_OTHERS,
+    ):
+        if place.is_dir():
+            _require_same(place, sums)
+        else:
+            with scratch_directory(place.parent) as scratch:
+                _fill(scratch, artifacts, provenance)
+                (scratch / CHECKSUMS).write_text(format_checksums(sums))
+                sign(scratch / CHECKSUMS, scratch / SIGNATURE)
+                scratch.chmod(0o755)
+                fsync_tree(scratch)
+                scratch.rename(place)
+                fsync_directory(place.parent)
+        point(place.parent / "pending", publication.version)
+    return place
+
+
+def point(mark: Path, version: str) -> None:
+    """Make a mark such as pending or current point at a build id, in one step."""
+    if not mark.is_symlink() or mark.readlink() != Path(version):
+        link_atomically(mark, version)
+
+
+def _require_same(place: Path, sums: Mapping[str, str]) -> None:
+    text = (place / CHECKSUMS).read_text()
+    if parse_checksums(text, source=str(place / CHECKSUMS)) != sums:
+        raise CoreImageError(
+            f"'{place}' is published already, with other files",
+            hint="a publication never changes; request a build with a new build id",
+        )
+
+
+def _fill(
+    folder: Path, artifacts: Mapping[str, tuple[Path, str]], provenance: Mapping[str, object]
+) -> None:
+    for name, (source, digest) in artifacts.items():
+        if sha256_of(source) != digest:
+            raise DataError(
+                f"'{source}' is not what was built: its sha256 is {sha256_of(source)}, "
+                f"expected {digest}",
+                hint="request a new build",
+            )
+        try:
+            os.link(source, folder / name)
+        except OSError:
+            shutil.copyfile(source, folder / name)
+        (folder / name).chmod(0o644)
+    (folder / ".publish_info").write_text(json.dumps(provenance, indent=1) + "\n")

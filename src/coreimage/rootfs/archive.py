@@ -1,0 +1,235 @@
+"""Package archives: which mirror, and what it would install today."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from coreimage.config import ArchiveSettings
+from coreimage.errors import CommandError, DataError, NotFoundError, UnavailableError
+from coreimage.lib import run
+from coreimage.rootfs.definition import Selection
+
+_KEYRINGS = {
+    "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Where the packages come from: one line of sources.list for each suite."""
+
+    suite: str
+    sources: Sequence[str]
+    keyring: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """One package that would be installed; `name` is the file name without directory."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What an archive would install now, and when its newest suite was published."""
+
+    packages: Sequence[Package]
+    published_at: datetime
+
+    def digest(self) -> str:
+        """Return the sha256 over the packages."""
+        lines = sorted(f"{package.name} {package.sha256}" for package in self.packages)
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes to download."""
+        return sum(package.size for package in self.packages)
+
+
+def find_archive(selection: Selection, settings: ArchiveSettings, scratch: Path) -> Archive:
+    """Return the archive for a selection: configured, else the host's own, else the default.
+
+    Raises NotFoundError when the archive's keyring is not on this host.
+    """
+    distribution, release = selection.definition.distribution, selection.release
+    keyring = settings.keyring or _KEYRINGS[distribution]
+    if not keyring.is_file():
+        raise NotFoundError(
+            f"the archive keyring '{keyring}' is missing",
+            hint=f"install the package {keyring.stem}, or set 'keyring' of "
+            f"[archives.{distribution}] in coreimage.toml",
+        )
+    if settings.mirror:
+        mirrors = {"main": settings.mirror}
+        mirrors["security"] = settings.security_mirror or settings.mirror
+    else:
+        mirrors = host_mirrors(distribution) or default_mirrors(release.series, scratch)
+    components = " ".join(release.components)
+    return Archive(
+        suite=release.series,
+        sources=[
+            f"deb [signed-by={keyring}] {mirrors[kind].rstrip('/')} {suite} {components}"
+            for kind, suites in (("main", release.suites), ("security", release.security_suites))
+            for suite in suites
+        ],
+        keyring=keyring,
+    )
+
+
+def host_mirrors(distribution: str) -> dict[str, str]:
+    """Return the mirrors that this host's own apt uses for itself: `main` and `security`."""
+    host = _host_release()
+    if host.get("ID") != distribution:
+        return {}
+    try:
+        listed = run.run(
+            [
+                "apt-get",
+                "indextargets",
+                "--format",
+                "$(RELEASE)\t$(REPO_URI)",
+                "Created-By: Packages",
+            ]
+        )
+    except CommandError:
+        return {}
+    codename, mirrors = host.get("VERSION_CODENAME", ""), dict[str, str]()
+    for line in listed.stdout.decode(errors="replace").splitlines():
+        suite, _, uri = line.partition("\t")
+        if suite == codename:
+            mirrors.setdefault("main", uri.rstrip("/"))
+        elif suite == f"{codename}-security":
+            mirrors.setdefault("security", uri.rstrip("/"))
+    if "main" in mirrors:
+        mirrors.setdefault("security", mirrors["main"])
+        return mirrors
+    return {}
+
+
+def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
+    """Return the mirrors that mmdebstrap uses when it is given none: `main` and `security`.
+
+    They are asked of mmdebstrap, which writes a sources.list before it does anything else.
+    """
+    found = scratch / "default-sources.list"
+    # The first hook hands the file out, the second ends the run.
+    hooks = [f"--setup-hook=download /etc/apt/sources.list {found.name}", "--setup-hook=exit 1"]
+    asked = run.run(
+        ["mmdebstrap", "--variant=custom", *hooks, series, "-"], cwd=scratch, check=False
+    )
+    if not found.is_file():
+        raise run.failure(asked)
+    mirrors: dict[str, str] = {}
+    for line in found.read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["deb"]:
+            security = words[-2].startswith(f"{series}-security")
+            mirrors.setdefault("security" if security else "main", words[-3])
+    mirrors.setdefault("security", mirrors["main"])
+    return mirrors
+
+
+def _host_release() -> dict[str, str]:
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except OSError:
+        return {}
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+
+
+def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution:
+    """Ask apt what it would install into an empty system; nothing is downloaded but indices.
+
+    Raises UnavailableError when the mirror cannot be reached, DataError for a package that does
+    not exist.
+    """
+    env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
+    try:
+        run.run(
+            ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
+        )
+    except CommandError as error:
+        raise UnavailableError(
+            f"the package archive of '{selection.definition.name}' cannot be used: "
+            + _complaints(error.message),
+            hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
+        ) from error
+    wanted = ["?essential", "apt", *selection.packages]
+    try:
+        listed = run.run(
+            ["apt-get", "--quiet", "--yes", "--print-uris", "install", *wanted], env=env
+        )
+    except CommandError as error:
+        raise DataError(
+            f"the packages of '{selection.definition.name}' cannot be installed: "
+            + _complaints(error.message),
+            hint="correct 'packages' in its definition.toml",
+        ) from error
+    packages = [
+        _package(line) for line in listed.stdout.decode().splitlines() if line.startswith("'")
+    ]
+    dates = [_release_date(path) for path in sorted((scratch / "lists").glob("*Release"))]
+    return Resolution(packages=packages, published_at=max(dates))
+
+
+def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> Path:
+    for name in ("lists/partial", "archives/partial", "parts"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    (scratch / "sources.list").write_text("".join(f"{line}\n" for line in archive.sources))
+    options = {
+        "Acquire::ForceHash": "SHA256",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "APT::Architecture": selection.arch,
+        "APT::Architectures": selection.arch,
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "Dir::Cache": str(scratch),
+        "Dir::Etc::Parts": str(scratch / "parts"),
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": str(scratch / "parts"),
+        "Dir::Etc::SourceList": str(scratch / "sources.list"),
+        "Dir::Etc::SourceParts": str(scratch / "parts"),
+        "Dir::State::Lists": str(scratch / "lists"),
+        "Dir::State::status": "/dev/null",
+        "Debug::NoLocking": "true",
+    }
+    config = scratch / "apt.conf"
+    config.write_text("".join(f'{key} "{value}";\n' for key, value in options.items()))
+    return config
+
+
+def _package(line: str) -> Package:
+    """Parse a line of --print-uris: 'URI' file size SHA256:digest."""
+    uri, _, size, digest = line.split()
+    kind, _, value = digest.partition(":")
+    if kind != "SHA256":
+        raise DataError(f"apt names no sha256 for {uri}")
+    return Package(
+        name=unquote(urlsplit(uri.strip("'")).path.rsplit("/", 1)[-1]),
+        size=int(size),
+        sha256=value,
+    )
+
+
+def _release_date(path: Path) -> datetime:
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key == "Date":
+            return parsedate_to_datetime(value.strip()).astimezone(UTC)
+    raise DataError(f"'{path.name}' of the archive has no date")
+
+
+def _complaints(message: str) -> str:
+    lines = [line for line in message.splitlines() if line.startswith(("E:", "W:", "Err:"))]
+    return "; ".join(line.partition(":")[2].strip() for line in lines[-3:]) or message

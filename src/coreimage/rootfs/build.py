@@ -1,0 +1,198 @@
+"""Building a root filesystem: resolve, run the plan, split the tree, write what belongs to it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coreimage.config import ArchiveSettings
+from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.lib import run
+from coreimage.lib.files import (
+    require_space,
+    scratch_directory,
+    sha256_of,
+    write_atomically,
+)
+from coreimage.lib.progress import Progress
+from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
+from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.manifest import manifest
+from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
+from coreimage.rootfs.overlay import write_overlays
+from coreimage.rootfs.plan import RootfsPlan, plan_build
+from coreimage.rootfs.split import SplitResult, split
+
+# Raised whenever the same inputs would give other bytes than before.
+FORMAT = 1
+_ROOM_FOR_TREE = 2 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Everything that decides about the bytes of a build."""
+
+    selection: Selection
+    archive: Archive
+    resolution: Resolution
+    published_at: datetime
+
+    def fingerprint(self) -> str:
+        """Return a digest that changes when a build would give something new."""
+        parts = [FORMAT, self.selection.digest(), self.resolution.digest()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootfsBuild:
+    """What a build left in its output directory: file names by kind, digests by file name."""
+
+    files: Mapping[str, str]
+    sha256: Mapping[str, str]
+    fingerprint: str
+    published_at: datetime
+
+
+def artifact_names(project: str) -> dict[str, str]:
+    """Return the file names of a build by kind; only files named livecd.* leave a builder."""
+    stem = f"livecd.{project}"
+    return {
+        "rootfs": f"{stem}.rootfs.tar.gz",
+        "device": f"{stem}.device.tar.gz",
+        "manifest": f"{stem}.manifest",
+        "record": f"{stem}.build.json",
+    }
+
+
+def gather(selection: Selection, settings: ArchiveSettings, cache: Path) -> Inputs:
+    """Look up what a build would take in now.
+
+    SOURCE_DATE_EPOCH decides about time stamps when it is set, else the newest date of the
+    archive's suites: the same packages give the same bytes.
+    """
+    with scratch_directory(cache) as scratch:
+        archive = find_archive(selection, settings, scratch)
+        resolution = resolve(selection, archive, scratch)
+    return Inputs(
+        selection=selection,
+        archive=archive,
+        resolution=resolution,
+        published_at=_epoch() or resolution.published_at,
+    )
+
+
+def _epoch() -> datetime | None:
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(int(text), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise DataError(f"SOURCE_DATE_EPOCH is '{text}', expected UNIX seconds") from None
+
+
+def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) -> RootfsBuild:
+    """Build a root filesystem into `output`, which must not exist or be empty.
+
+    Nothing is left in `output` when the build fails. Raises CommandError, DataError, RightsError
+    and UnavailableError.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CoreImageError(
+            f"'{output}' exists and is not an empty directory", hint="choose another --output"
+        )
+    as_root = os.geteuid() == 0
+    if not as_root:
+        require_user_namespace()
+    with ExitStack() as stack:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch = stack.enter_context(scratch_directory(output.resolve().parent))
+        room = stack.enter_context(unpacking_room(as_root=as_root))
+        require_space(room, _ROOM_FOR_TREE, purpose="the tree")
+        plan = plan_build(
+            inputs.selection,
+            inputs.archive,
+            as_root=as_root,
+            published_at=inputs.published_at,
+            scratch=scratch,
+            temporary=room,
+        )
+        write_overlays(inputs.selection, plan)
+        parts = scratch / "parts"
+        parts.mkdir()
+        built = _run_plan(inputs, plan, parts, gzip_level=gzip_level, progress=progress)
+        parts.chmod(0o755)
+        if output.exists():
+            output.rmdir()
+        parts.rename(output)
+        return built
+
+
+def _run_plan(
+    inputs: Inputs, plan: RootfsPlan, parts: Path, *, gzip_level: int, progress: Progress
+) -> RootfsBuild:
+    names = artifact_names(inputs.selection.definition.name)
+    progress.note(run.shell_text(plan.argv))
+    with run.start(plan.argv, env=plan.env, cwd=plan.overlay.parent, stdout=run.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101  PIPE was asked for
+        try:
+            result = split(
+                process.stdout,
+                rootfs=parts / names["rootfs"],
+                device=parts / names["device"],
+                bootloader=inputs.selection.architecture.bootloader,
+                epoch=plan.epoch,
+                level=gzip_level,
+            )
+        except DataError as error:
+            # A command that failed leaves no tree; its own words are the ones that help.
+            process.stdout.close()
+            if process.wait() == 0:
+                raise
+            raise _failure(process.returncode) from error
+    if process.returncode:
+        raise _failure(process.returncode)
+    return _finish(inputs, parts, names, result)
+
+
+def _failure(status: int) -> CommandError:
+    return CommandError(
+        f"mmdebstrap failed, {run.describe_status(status)}",
+        hint="its own words are in the log, just above this message",
+    )
+
+
+def _finish(
+    inputs: Inputs, parts: Path, names: Mapping[str, str], result: SplitResult
+) -> RootfsBuild:
+    """Write manifest and record beside the tarballs, and give all the archive's time."""
+    (parts / names["manifest"]).write_text(manifest(result.status))
+    digests = {
+        names[kind]: sha256_of(parts / names[kind]) for kind in ("rootfs", "device", "manifest")
+    }
+    record = {
+        "definition": inputs.selection.definition.name,
+        "product": inputs.selection.definition.product,
+        "release": inputs.selection.release_name,
+        "series": inputs.selection.release.series,
+        "arch": inputs.selection.arch,
+        "fingerprint": inputs.fingerprint(),
+        "source_date_epoch": int(inputs.published_at.timestamp()),
+        "kernel": result.kernels["vmlinuz"],
+        "entries": result.entries,
+        "rootfs_bytes": result.rootfs_size,
+        "device_bytes": result.device_size,
+        "packages": [[each.name, each.sha256] for each in inputs.resolution.packages],
+        "sha256": digests,
+    }
+    write_atomically(parts / names["record"], json.dumps(record, indent=1) + "\n")
+    return RootfsBuild(
+        files=names,
+        sha256=digests,
+        fingerprint=inputs.fingerprint(),
+        published_at=inputs.published_at,
+    )

@@ -1,0 +1,87 @@
+"""Building without root: the user ids that belong to us, and the room where trees are unpacked."""
+
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from coreimage.errors import RightsError
+from coreimage.lib import run
+from coreimage.lib.files import scratch_directory
+
+_NEEDED_IDS = 65536
+
+
+def require_user_namespace() -> None:
+    """Raise RightsError unless we can map a range of user ids into a namespace of our own."""
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    for path, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
+        if not _has_range(Path(path), user):
+            raise RightsError(
+                f"user '{user}' has no range of {_NEEDED_IDS} ids in {path}",
+                hint=f"an administrator can add one: usermod {option} 100000-165535 {user}",
+            )
+    probe = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
+    tried = run.run(probe, check=False)
+    if tried.status:
+        raise RightsError(
+            "user namespaces do not work here: " + tried.stderr.decode(errors="replace").strip(),
+            hint="'coreimage doctor' says what is missing; as root none is needed",
+        )
+
+
+def _has_range(path: Path, user: str) -> bool:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return False
+    names = {user, str(os.geteuid())}
+    ranges = [line.split(":") for line in lines]
+    return any(
+        len(each) == 3 and each[0] in names and int(each[2]) >= _NEEDED_IDS  # noqa: PLR2004  subuid(5)
+        for each in ranges
+    )
+
+
+@contextmanager
+def unpacking_room(*, as_root: bool) -> Iterator[Path]:
+    """Yield a directory in which the namespace's root may make files, removed at the end."""
+    parent = Path(tempfile.gettempdir(), f"coreimage-{os.geteuid()}")
+    parent.mkdir(mode=0o711, exist_ok=True)
+    state = parent.lstat()
+    if state.st_uid != os.geteuid() or not parent.is_dir() or parent.is_symlink():
+        raise RightsError(
+            f"'{parent}' is not ours", hint="remove it, or set TMPDIR to another place"
+        )
+    parent.chmod(0o711)
+    if not as_root:
+        _reclaim(parent)
+    try:
+        with scratch_directory(parent) as room:
+            room.chmod(0o1777)
+            try:
+                yield room
+            finally:
+                if not as_root:
+                    _reclaim(room)
+    finally:
+        with suppress(OSError):  # another build may be at work in it
+            parent.rmdir()
+
+
+def _reclaim(place: Path) -> None:
+    """Take over files that belong to mapped ids below `place`, so that we may remove them.
+
+    They are there only when mmdebstrap was killed before it could clean up.
+    """
+    foreign = any(
+        entry.lstat().st_uid != os.geteuid()
+        for entry in (*place.glob("*"), *place.glob("*/*"))
+        if not entry.is_symlink()
+    )
+    if foreign:
+        mapped = ["unshare", "--user", "--map-auto", "--map-root-user"]
+        run.run([*mapped, "chown", "--recursive", "--no-dereference", "0:0", place], check=False)
+        run.run([*mapped, "chmod", "--recursive", "u+rwX", place], check=False)

@@ -1,0 +1,107 @@
+"""Splitting a tree: what depends on the machine goes to the device tarball, the rest is the rootfs.
+
+The device tarball has `assets/vmlinuz`, `assets/initrd.img` and `hardware.yaml` for the boot
+loader, and the kernel's modules, firmware, configuration and symbols below `system/`.
+"""
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coreimage.errors import DataError
+from coreimage.lib import compress, tar
+from coreimage.lib.files import Reader
+from coreimage.model.hardware import Hardware
+
+_STATUS = "var/lib/dpkg/status"
+_MAX_STATUS = 64 << 20
+_DEVICE_TREES = ("usr/lib/modules/", "usr/lib/firmware/", "lib/modules/", "lib/firmware/")
+_KERNEL = re.compile(r"boot/(vmlinuz|initrd\.img)-(.+)")
+# Links to the newest kernel, which the boot loader does not follow.
+_LINKS = frozenset(
+    {"vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old", "boot/vmlinuz", "boot/initrd.img"}
+    | {"boot/vmlinuz.old", "boot/initrd.img.old"}
+)
+_ASSETS = {"vmlinuz": "assets/vmlinuz", "initrd.img": "assets/initrd.img"}
+
+
+@dataclass(slots=True, kw_only=True)
+class SplitResult:
+    """What went by: the package database, and how much there was of each part."""
+
+    status: bytes = b""
+    kernels: dict[str, str] = field(default_factory=dict)
+    entries: int = 0
+    rootfs_size: int = 0
+    device_size: int = 0
+
+
+def split(
+    stream: Reader, *, rootfs: Path, device: Path, bootloader: str, epoch: int, level: int
+) -> SplitResult:
+    """Write a tree's tar stream as two gzipped tarballs, in one pass; raises DataError."""
+    result = SplitResult()
+    with ExitStack() as stack:
+        source = stack.enter_context(tar.reading(stream, archive="the built tree"))
+        system = stack.enter_context(_gzipped_tar(rootfs, level))
+        machine = stack.enter_context(_gzipped_tar(device, level))
+        for member in tar.members(source, archive="the built tree"):
+            if member.name.startswith("dev/") or member.name in _LINKS:
+                continue
+            result.entries += 1
+            content = source.extractfile(member) if member.isreg() else None
+            place = _place(member, result)
+            tar.plain(member)
+            if member.name == _STATUS and content is not None:
+                result.status = content.read(_MAX_STATUS)
+                content = io.BytesIO(result.status)
+            if place is None:
+                member.name = member.name or "."
+                result.rootfs_size += member.size
+                system.addfile(member, content)
+            else:
+                member.name = place
+                result.device_size += member.size
+                machine.addfile(member, content)
+        for kind in _ASSETS:
+            if kind not in result.kernels:
+                raise DataError(f"the built tree has no {kind} in /boot")
+        hardware = Hardware(
+            kernel=_ASSETS["vmlinuz"], initrd=_ASSETS["initrd.img"], bootloader=bootloader
+        )
+        text = hardware.to_yaml().encode()
+        machine.addfile(
+            tar.entry("hardware.yaml", mtime=epoch, mode=0o644, size=len(text)), io.BytesIO(text)
+        )
+    return result
+
+
+@contextmanager
+def _gzipped_tar(path: Path, level: int) -> Iterator[tarfile.TarFile]:
+    with (
+        path.open("wb") as target,
+        compress.compressing(target, kind="gz", level=level) as filtered,
+        tar.writing(filtered) as archive,
+    ):
+        yield archive
+
+
+def _place(member: tarfile.TarInfo, result: SplitResult) -> str | None:
+    """Return the name of a member in the device tarball, or None when it stays in the rootfs."""
+    kernel = _KERNEL.fullmatch(member.name)
+    if kernel is not None:
+        kind, release = kernel.groups()
+        if kind in result.kernels:
+            raise DataError(
+                f"the built tree has two kernels, '{result.kernels[kind]}' and '{release}'",
+                hint="name one kernel package in the definition",
+            )
+        result.kernels[kind] = release
+        return _ASSETS[kind]
+    if member.name.startswith(("boot/", *_DEVICE_TREES)):
+        return f"system/{member.name}"
+    return None

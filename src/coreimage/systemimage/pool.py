@@ -1,0 +1,131 @@
+"""Files that images are made of: their names, their signatures, and where they came from.
+
+A file's side-car, `.json` in place of `.tar.xz`, records what it was made from. Clients never
+read it; the importer does, to see that nothing has changed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coreimage.config import Workspace
+from coreimage.errors import DataError
+from coreimage.lib import files
+from coreimage.lib.gpg import Signer
+from coreimage.model.index import ImageFile
+from coreimage.model.keyring import KeyringType
+from coreimage.systemimage import tree
+
+SUFFIX = ".tar.xz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a file's bytes: two equal recipes give equal files.
+
+    `source` and `sha256` are the input's name and digest, empty for generated files; `settings`
+    are the ones that shape the bytes.
+    """
+
+    generator: str
+    generator_version: int
+    source: str
+    sha256: str
+    settings: Mapping[str, Any]
+
+    @property
+    def identity(self) -> tuple[str, int, str, Mapping[str, Any]]:
+        """What is compared: an input that was renamed is the same input."""
+        return self.generator, self.generator_version, self.sha256, dict(self.settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideCar:
+    """A file's record: its recipe, the publication, and what version_detail says of it."""
+
+    recipe: Recipe
+    publication: str
+    version_detail: str
+
+    def to_json(self) -> str:
+        """Return the text of the side-car."""
+        return json.dumps(asdict(self), indent=4, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "SideCar":
+        """Parse a side-car; raises DataError."""
+        try:
+            fields = json.loads(text)
+            return cls(
+                recipe=Recipe(**fields["recipe"]),
+                publication=str(fields["publication"]),
+                version_detail=str(fields["version_detail"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"the side-car is malformed: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFile:
+    """A file of an image: where it is published, and where it lies until then if it is new."""
+
+    path: str
+    checksum: str
+    size: int
+    sidecar: SideCar
+    staged: Path | None = None
+
+    def image_file(self, order: int) -> ImageFile:
+        """Return the entry for an index."""
+        return ImageFile(order=order, path=self.path, checksum=self.checksum, size=self.size)
+
+    def publish(self, edit: tree.Edit) -> None:
+        """Hand a new file and its side-car to a transaction."""
+        if self.staged is not None:
+            edit.put_file(sidecar_path(self.path), _sidecar_of(self.staged))
+            edit.put_file(self.path, self.staged)
+
+
+def stage(
+    made: Path, *, path: str, sidecar: SideCar, signer: Signer, level: KeyringType
+) -> PoolFile:
+    """Sign a finished file and its side-car, ready to be published.
+
+    `{sha256}` in the path stands for the file's own digest.
+    """
+    checksum = files.sha256_of(made)
+    files.write_atomically(_sidecar_of(made), sidecar.to_json())
+    for each in (made, _sidecar_of(made)):
+        signer.sign(each, Path(f"{each}.asc"), key=level)
+    return PoolFile(
+        path=path.format(sha256=checksum),
+        checksum=checksum,
+        size=made.stat().st_size,
+        sidecar=sidecar,
+        staged=made,
+    )
+
+
+def find(workspace: Workspace, file: ImageFile) -> PoolFile | None:
+    """Return a published file with its side-car, or None when it is not there as the index says."""
+    path = tree.local_path(workspace, file.path)
+    sidecar = tree.local_path(workspace, sidecar_path(file.path))
+    try:
+        complete = path.stat().st_size == file.size and Path(f"{path}.asc").is_file()
+        record = SideCar.from_json(sidecar.read_bytes())
+    except (FileNotFoundError, DataError):
+        return None
+    if not complete:
+        return None
+    return PoolFile(path=file.path, checksum=file.checksum, size=file.size, sidecar=record)
+
+
+def sidecar_path(path: str) -> str:
+    """Return the published path of a file's side-car."""
+    return f"{path.removesuffix(SUFFIX)}.json"
+
+
+def _sidecar_of(made: Path) -> Path:
+    return made.with_name(f"{made.name.removesuffix(SUFFIX)}.json")

@@ -1,0 +1,150 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from coreimage.boottest.accelerator import Name
+from coreimage.boottest.machine import (
+    Firmware,
+    FlashFiles,
+    Machine,
+    Serial,
+    find_flash,
+    qemu_argv,
+    require_disk,
+)
+from coreimage.errors import DataError, NotFoundError, RightsError
+
+FLASH = FlashFiles(code=Path("/fw/CODE.fd"), variables=Path("/fw/VARS.fd"))
+
+
+def machine(
+    *,
+    disk: str = "/images/core.img",
+    firmware: Firmware = Firmware.BIOS,
+    accelerator: Name = Name.TCG,
+    snapshot: bool = True,
+    online: bool = False,
+    ssh_port: int | None = None,
+) -> Machine:
+    return Machine(
+        disk=Path(disk),
+        firmware=firmware,
+        accelerator=accelerator,
+        snapshot=snapshot,
+        online=online,
+        ssh_port=ssh_port,
+    )
+
+
+def options(argv: list[str], name: str) -> list[str]:
+    return [after for option, after in pairwise(argv) if option == name]
+
+
+def test_a_test_machine_on_bios() -> None:
+    argv = qemu_argv(machine(), serial=Serial.STREAM)
+    assert argv == [
+        "qemu-system-x86_64",
+        *("-accel", "tcg"),
+        *("-machine", "q35,graphics=off"),
+        *("-smp", "1"),
+        *("-m", "1024"),
+        *("-display", "none"),
+        "-nodefaults",
+        "-no-reboot",
+        *("-chardev", "stdio,id=console,signal=off"),
+        *("-serial", "chardev:console"),
+        "-drive",
+        "file=/images/core.img,format=raw,if=none,id=disk,snapshot=on,cache=unsafe,discard=unmap",
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+        *("-netdev", "user,id=net,restrict=on"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def test_uefi_never_writes_to_the_firmware_of_the_machine() -> None:
+    argv = qemu_argv(machine(firmware=Firmware.UEFI), serial=Serial.STREAM, flash=FLASH)
+    assert options(argv, "-drive")[:2] == [
+        "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd",
+        "if=pflash,unit=1,format=raw,snapshot=on,file=/fw/VARS.fd",
+    ]
+
+
+def test_a_persons_machine_keeps_its_state_and_restarts() -> None:
+    argv = qemu_argv(machine(snapshot=False, online=True), serial=Serial.TERMINAL)
+    assert "snapshot" not in options(argv, "-drive")[0]
+    assert "cache=writeback" in options(argv, "-drive")[0]
+    assert "-no-reboot" not in argv
+    assert options(argv, "-serial") == ["mon:stdio"]
+    assert options(argv, "-netdev") == ["user,id=net"]
+
+
+def test_ssh_is_forwarded_from_the_loopback_address_only() -> None:
+    argv = qemu_argv(machine(online=True, ssh_port=2222), serial=Serial.TERMINAL)
+    assert options(argv, "-netdev") == ["user,id=net,hostfwd=tcp:127.0.0.1:2222-:22"]
+
+
+def test_kvm_shows_the_guest_the_hosts_processor() -> None:
+    argv = qemu_argv(machine(accelerator=Name.KVM), serial=Serial.STREAM)
+    assert options(argv, "-accel") == ["kvm"]
+    assert options(argv, "-cpu") == ["host"]
+
+
+def test_a_comma_in_the_disks_name_stays_part_of_it() -> None:
+    argv = qemu_argv(machine(disk="/images/a,b.img"), serial=Serial.STREAM)
+    assert options(argv, "-drive")[0].startswith("file=/images/a,,b.img,format=raw,")
+
+
+def test_a_colon_in_a_relative_name_is_no_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    argv = qemu_argv(machine(disk="nbd:x.img"), serial=Serial.STREAM)
+    assert options(argv, "-drive")[0].startswith("file=/nbd:x.img,")
+
+
+def test_the_first_complete_firmware_is_taken(tmp_path: Path) -> None:
+    half = FlashFiles(code=tmp_path / "code", variables=tmp_path / "none")
+    whole = FlashFiles(code=tmp_path / "code", variables=tmp_path / "variables")
+    whole.code.touch()
+    whole.variables.touch()
+    assert find_flash([half, whole]) == whole
+
+
+def test_no_firmware_names_the_package(tmp_path: Path) -> None:
+    absent = FlashFiles(code=tmp_path / "code", variables=tmp_path / "variables")
+    with pytest.raises(RightsError) as caught:
+        find_flash([absent])
+    assert "'ovmf'" in caught.value.hint
+
+
+def test_a_disk_with_a_boot_signature_is_accepted(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(510) + b"\x55\xaa")
+    require_disk(disk)
+
+
+def test_a_missing_disk(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="there is no disk"):
+        require_disk(tmp_path / "core.img")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"no disk", "no boot signature"),
+        (bytes(512), "no boot signature"),
+        (b"QFI\xfb" + bytes(600), "a qcow2 image"),
+        (b"\xfd7zXZ\x00" + bytes(600), "compressed with xz"),
+    ],
+)
+def test_what_is_no_disk(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "core.img"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        require_disk(path)
+
+
+def test_a_folder_is_no_disk(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a disk image but a directory"):
+        require_disk(tmp_path)

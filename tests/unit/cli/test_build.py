@@ -1,0 +1,191 @@
+"""The command line as a person uses it, with a small program in place of the rootfs command."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coreimage.cli.build import parse_state
+from coreimage.errors import UsageError
+from coreimage.lib import run
+from coreimage.model.build import BuildState
+
+# The command `coreimage` in which a build is this program.
+MAIN = """
+import sys
+from coreimage.cli.main import main
+from coreimage.farm import executor
+
+def argv(request, output, extra=()):
+    return [sys.executable, "-c", {script!r}, str(output)]
+
+executor.rootfs_argv = argv
+main()
+"""
+WRITES = """
+import pathlib, sys
+pathlib.Path(sys.argv[1], "livecd.core.manifest").write_text("dash 1")
+print("== bootstrap")
+print("   from archive.example")
+print("Unpacking dash")
+"""
+FAILS = "import sys; print('coreimage: error: no hook'); sys.exit(65)"
+WAITS = "import time; print('begun', flush=True); time.sleep(600)"
+
+
+DEFINITION = """\
+name = "core"
+title = "Core"
+distribution = "debian"
+default_release = "13"
+releases.13 = { series = "trixie", suites = ["trixie"] }
+architectures.amd64 = { bootloader = "grub" }
+"""
+
+
+class Shell:
+    def __init__(self, root: Path, script: str = WRITES) -> None:
+        self._root = root
+        self._command = [sys.executable, "-c", MAIN.format(script=script)]
+
+    def argv(self, *words: str) -> list[str]:
+        return [*self._command, *words, "--workspace", str(self._root)]
+
+    def run(self, *words: str, status: int = 0) -> tuple[str, str]:
+        done = run.run(self.argv(*words), check=False, timeout=60)
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert done.status == status, err
+        return out, err
+
+    def request(self, *words: str, status: int = 0) -> tuple[str, str]:
+        target = ["core", "--release", "13", "--arch", "amd64"]
+        return self.run("build", "request", *target, *words, status=status)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "coreimage.toml").write_text("")
+    definition = tmp_path / "definitions/core/definition.toml"
+    definition.parent.mkdir(parents=True)
+    definition.write_text(DEFINITION)
+    return tmp_path
+
+
+@contextmanager
+def waiting_build(root: Path) -> Iterator[Shell]:
+    """Yield a shell in whose workspace build 1 runs until it is cancelled."""
+    shell = Shell(root, WAITS)
+    out, _ = shell.request("--detach")
+    assert out == "1\n"
+    try:
+        yield shell
+    finally:
+        run.run(shell.argv("build", "cancel", "1"), check=False)
+
+
+def test_request_waits_and_prints_the_artifacts(root: Path) -> None:
+    out, err = Shell(root).request()
+
+    assert out.splitlines()[0].startswith("build 1: Successfully built in ")
+    assert out.splitlines()[1] == str(root / "builds/1/artifacts/livecd.core.manifest")
+    assert err.splitlines() == [
+        f"build 1: log in '{root}/builds/1/log'",
+        "== bootstrap",
+        "   from archive.example",
+    ]
+
+
+def test_request_as_json(root: Path) -> None:
+    build = json.loads(Shell(root).request("--json")[0])
+
+    assert build["id"] == 1
+    assert build["state"] == "Successfully built"
+    assert build["request"]["series"] == "trixie"
+    assert build["artifacts"] == ["livecd.core.manifest"]
+
+
+def test_a_failed_request_shows_the_log_and_has_the_childs_exit_code(root: Path) -> None:
+    out, err = Shell(root, FAILS).request(status=65)
+
+    assert out == ""
+    assert "coreimage: error: build '1' failed, exit status 65\n" in err
+    assert "  coreimage: error: no hook\n" in err
+    assert f"hint: the whole log is '{root}/builds/1/log'" in err
+
+
+def test_request_of_an_unknown_definition_names_the_ones_there_are(root: Path) -> None:
+    _, err = Shell(root).run("build", "request", "kiosk", status=66)
+
+    assert "there is no definition 'kiosk'" in err
+    assert "hint: the definitions are core, debian-core, ubuntu-core" in err
+
+
+def test_request_without_a_release_takes_the_definitions_own(root: Path) -> None:
+    out, _ = Shell(root).run("build", "request", "core", "--arch", "amd64", "--json")
+
+    assert json.loads(out)["request"]["release"] == "13"
+
+
+def test_detached_build_is_followed_and_cancelled(root: Path) -> None:
+    with (
+        waiting_build(root) as shell,
+        run.start(shell.argv("build", "log", "1", "--follow"), stdout=run.PIPE) as follower,
+    ):
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"begun\n"
+        assert "Currently building" in shell.run("build", "list")[0]
+        assert shell.run("build", "cancel", "1")[0] == "build 1: Cancelled\n"
+        assert follower.stdout.read() == b""
+        assert follower.wait(30) == 0
+
+    assert shell.run("build", "log", "1")[0] == "begun\n"
+    shown, _ = shell.run("build", "show", "1")
+    assert "state:     Cancelled\n" in shown
+    assert f"log:       {root}/builds/1/log\n" in shown
+
+
+def test_detach_returns_at_once_and_leaves_our_pipes(root: Path) -> None:
+    begun = time.monotonic()
+    with waiting_build(root):
+        # The pipes that `run` reads to their end would stay open for ten minutes otherwise.
+        assert time.monotonic() - begun < 60
+
+
+def test_list_filters_by_state_and_limits(root: Path) -> None:
+    Shell(root, FAILS).request(status=65)
+    shell = Shell(root)
+    shell.request()
+    shell.request()
+
+    rows = [line.split("\t") for line in shell.run("build", "list")[0].splitlines()]
+    assert rows[0][:6] == ["build", "project", "release", "arch", "version", "state"]
+    assert [row[0] for row in rows[1:]] == ["3", "2", "1"]
+    assert rows[3][1:4] == ["core", "13", "amd64"]
+    assert rows[3][5] == "Failed to build"
+
+    failed = json.loads(shell.run("build", "list", "--state", "failed to build", "--json")[0])
+    assert [(build["id"], build["message"]) for build in failed] == [(1, "no hook")]
+    limited = json.loads(shell.run("build", "list", "--limit", "1", "--json")[0])
+    assert [build["id"] for build in limited] == [3]
+
+
+def test_unknown_build_and_unstarted_follow(root: Path) -> None:
+    _, err = Shell(root).run("build", "show", "12", status=66)
+
+    assert "coreimage: error: there is no build '12'\nhint: there is none yet\n" in err
+
+
+@pytest.mark.parametrize("text", ["Chroot problem", "chroot PROBLEM", " chroot problem"])
+def test_parse_state(text: str) -> None:
+    assert parse_state(text) is BuildState.CHROOT_PROBLEM
+
+
+def test_unknown_state_names_all_states() -> None:
+    with pytest.raises(UsageError, match="there is no build state 'lost'") as raised:
+        parse_state("lost")
+
+    assert "'Needs building', 'Currently building'" in raised.value.hint

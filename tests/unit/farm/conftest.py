@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+from coreimage.config import Workspace, load_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    root = tmp_path / "workspace"
+    root.mkdir()
+    (root / "coreimage.toml").write_text("")
+    return load_workspace(root)
