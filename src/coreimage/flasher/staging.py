@@ -23,6 +23,8 @@ _MOST_LINKS = 40
 _LONGEST_NAME = 255
 _LONGEST_PATH = 2048
 _LONGEST_TARGET = 4095
+# (uid_t) -1 means "leave it" to chown(2).
+_NO_ID = (1 << 32) - 1
 _XATTR = re.compile(r"[!#-~]{1,255}\Z")
 
 
@@ -49,6 +51,13 @@ class Entry:
     mtime: int | None = None
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     target: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no file system can store, or no tool takes; raises DataError."""
+        if bad := [name for name in self.xattrs if not _XATTR.match(name)]:
+            raise DataError(f"{bad[0]!r} cannot be the name of an extended attribute")
+        if not (0 <= self.uid < _NO_ID and 0 <= self.gid < _NO_ID):
+            raise DataError(f"'{self.uid}:{self.gid}' cannot be the owner of a file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,7 @@ class Staging:
         Parents that are missing are made, owned by root with mode 0755, here and below.
         """
         entry = Entry(kind=Kind.FILE, mode=mode, uid=uid, gid=gid, mtime=mtime, xattrs=xattrs or {})
-        place = self._make_room(path, entry)
+        place = self._make_room(path)
         source = BytesIO(content) if isinstance(content, bytes) else content
         with os.fdopen(_create_private(self.root / place), "wb") as file:
             while chunk := source.read(CHUNK):
@@ -130,7 +139,7 @@ class Staging:
         """Make a directory, or give the one at `path` these attributes.
 
         Where a symlink leads to a directory nothing changes: that is how `lib` of one tarball
-        finds its way to the `usr/lib` of another.
+        finds its way to the `usr/lib` of another. Other symlinks are replaced.
         """
         entry = Entry(
             kind=Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=mtime, xattrs=xattrs or {}
@@ -140,18 +149,33 @@ class Staging:
         if current is not None and current.kind is Kind.SYMLINK and self._leads_to_directory(place):
             return
         if current is None or current.kind is not Kind.DIRECTORY:
-            self._make_room(path, entry)
+            self._make_room(path)
             (self.root / place).mkdir(mode=0o700)
         self._entries[place] = entry
 
     def put_symlink(
-        self, path: str, target: str, *, uid: int = 0, gid: int = 0, mtime: int | None = None
+        self,
+        path: str,
+        target: str,
+        *,
+        uid: int = 0,
+        gid: int = 0,
+        mtime: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
     ) -> None:
         """Make a symlink, replacing what was at `path`, with everything below it."""
         if not 0 < len(os.fsencode(target)) <= _LONGEST_TARGET or "\0" in target:
             raise DataError(f"symlink '{path}' has a target that no symlink can have")
-        entry = Entry(kind=Kind.SYMLINK, mode=0o777, uid=uid, gid=gid, mtime=mtime, target=target)
-        place = self._make_room(path, entry)
+        entry = Entry(
+            kind=Kind.SYMLINK,
+            mode=0o777,
+            uid=uid,
+            gid=gid,
+            mtime=mtime,
+            xattrs=xattrs or {},
+            target=target,
+        )
+        place = self._make_room(path)
         (self.root / place).symlink_to(target)
         self._entries[place] = entry
 
@@ -166,7 +190,7 @@ class Staging:
             raise DataError(f"hard link '{path}' leads to '{target}', which is no file of the tree")
         if self._entries.get(self._resolve(_checked(path))) is entry:
             return
-        place = self._make_room(path, entry)
+        place = self._make_room(path)
         os.link(self.root / source, self.root / place, follow_symlinks=False)
         self._entries[place] = entry
 
@@ -192,10 +216,8 @@ class Staging:
         if len(self._entries) >= self._limits.entries:
             raise DataError(f"the tree has more than {self._limits.entries} entries")
 
-    def _make_room(self, path: str, entry: Entry) -> str:
+    def _make_room(self, path: str) -> str:
         """Return the place of a new entry: its parents exist, and nothing is there."""
-        if bad := [name for name in entry.xattrs if not _XATTR.match(name)]:
-            raise DataError(f"'{path}' has an attribute whose name is not valid: {bad[0]!r}")
         self.require_room(0)
         place = self._resolve(_checked(path), make=True)
         if not place:
