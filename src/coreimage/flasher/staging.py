@@ -22,6 +22,8 @@ from coreimage.lib.files import CHUNK, Reader
 _MOST_LINKS = 40
 _LONGEST_NAME = 255
 _LONGEST_PATH = 2048
+# Removing a tree keeps one directory open for each level.
+_DEEPEST = 256
 _LONGEST_TARGET = 4095
 # (uid_t) -1 means "leave it" to chown(2).
 _NO_ID = (1 << 32) - 1
@@ -62,7 +64,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a tree may hold before it is taken for an attack; sizes in bytes."""
+    """How much may be put into a tree before it is taken for an attack; sizes in bytes.
+
+    What was replaced or removed again counts too.
+    """
 
     entries: int = 500_000
     size: int = 16 << 30
@@ -78,6 +83,7 @@ class Staging:
         self._limits = limits
         self._entries = {"": Entry(kind=Kind.DIRECTORY, mode=0o755)}
         self._written = 0
+        self._puts = 0
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -151,6 +157,8 @@ class Staging:
         if current is None or current.kind is not Kind.DIRECTORY:
             self._make_room(path)
             (self.root / place).mkdir(mode=0o700)
+        else:
+            self._count()
         self._entries[place] = entry
 
     def put_symlink(
@@ -210,15 +218,18 @@ class Staging:
         del self._entries[place]
 
     def require_room(self, size: int) -> None:
-        """Raise DataError when the tree would hold more than its limits with `size` bytes more."""
+        """Raise DataError when `size` bytes more would be more than the limits allow."""
         if self._written + size > self._limits.size:
             raise DataError(f"the tree is larger than {self._limits.size >> 20} MiB")
-        if len(self._entries) >= self._limits.entries:
+
+    def _count(self) -> None:
+        self._puts += 1
+        if self._puts > self._limits.entries:
             raise DataError(f"the tree has more than {self._limits.entries} entries")
 
     def _make_room(self, path: str) -> str:
         """Return the place of a new entry: its parents exist, and nothing is there."""
-        self.require_room(0)
+        self._count()
         place = self._resolve(_checked(path), make=True)
         if not place:
             raise DataError("the root of the tree is not a directory")
@@ -252,14 +263,17 @@ class Staging:
                 done = [] if entry.target.startswith("/") else done
                 continue
             if pending:
-                self._require_directory(here, path, make=make)
+                self._require_directory(here, path, make=make and len(done) < _DEEPEST)
             done.append(part)
-        return "/".join(done)
+        place = "/".join(done)
+        if len(done) > _DEEPEST or len(os.fsencode(place)) > _LONGEST_PATH:
+            raise DataError(f"the path '{path[:80]}...' leads too deep")
+        return place
 
     def _require_directory(self, here: str, path: str, *, make: bool) -> None:
         entry = self._entries.get(here)
         if entry is None and make:
-            self.require_room(0)
+            self._count()
             (self.root / here).mkdir(mode=0o700)
             self._entries[here] = Entry(kind=Kind.DIRECTORY, mode=0o755)
         elif entry is not None and entry.kind is not Kind.DIRECTORY:

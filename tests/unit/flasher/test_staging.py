@@ -1,5 +1,6 @@
 """Staging: what lies on the disk, what is remembered beside it, and what is refused."""
 
+import shutil
 import stat
 from io import BytesIO
 from pathlib import Path
@@ -221,9 +222,28 @@ def test_more_entries_than_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_links_count_against_the_limit(tmp_path: Path) -> None:
-    tree = Staging(tmp_path / "tree", limits=Limits(entries=3))
+    tree = Staging(tmp_path / "tree", limits=Limits(entries=2))
     tree.put_file("one", b"")
     tree.put_hard_link("two", "one")
 
-    with pytest.raises(DataError, match="more than 3 entries"):
+    with pytest.raises(DataError, match="more than 2 entries"):
         tree.put_symlink("three", "one")
+
+
+def test_replacing_the_same_entry_for_ever_is_refused(tmp_path: Path) -> None:
+    tree = Staging(tmp_path / "tree", limits=Limits(entries=100))
+    for _ in range(100):
+        tree.put_directory("a")
+
+    with pytest.raises(DataError, match="more than 100 entries"):
+        tree.put_directory("a")
+
+
+@pytest.mark.parametrize("path", ["d/" * 300 + "x", "link/" + "e/" * 100 + "x"])
+def test_trees_too_deep_to_remove_are_refused(tree: Staging, path: str) -> None:
+    tree.put_directory("d/" * 200)
+    tree.put_symlink("link", "d/" * 200)
+
+    with pytest.raises(DataError, match="leads too deep"):
+        tree.put_file(path, b"")
+    shutil.rmtree(tree.root)
