@@ -9,6 +9,7 @@ import typer
 from coreimage.cli import build, publication, rootfs
 from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
+from coreimage.cli.doctor import doctor
 from coreimage.cli.init import init
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
 
 for noun in (build, publication, rootfs):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
-for verb in (boot, init):
+for verb in (boot, doctor, init):
     app.command()(verb)
 
 
