@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.lib import run
+from coreimage.lib.run import Completed, Process
 
 SOURCES = Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ class Product:
         """Return the command that runs the product with `words`."""
         return [*self.prefix, str(self.python), "-m", module, *(str(word) for word in words)]
 
-    def run(self, *words: str | Path, status: int = 0, timeout: float = 900) -> run.Completed:
+    def run(self, *words: str | Path, status: int = 0, timeout: float = 900) -> Completed:
         """Run a command to its end and check how it ended."""
         done = run.run(
             self.argv(*words),
@@ -53,7 +54,7 @@ class Product:
         return said
 
     @contextmanager
-    def started(self, *words: str | Path) -> Iterator[run.Process[bytes]]:
+    def started(self, *words: str | Path) -> Iterator[Process[bytes]]:
         """Start a command whose stderr is read by the caller; it has ended afterwards."""
         with run.start(
             self.argv(*words),

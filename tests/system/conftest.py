@@ -34,7 +34,7 @@ class Road:
 @pytest.fixture(scope="session")
 def ground() -> Iterator[Path]:
     """A folder that other users may enter, on a disk with room."""
-    folder = Path(tempfile.mkdtemp(prefix="coreimage-test-", dir="/var/tmp"))  # noqa: S108  made private
+    folder = Path(tempfile.mkdtemp(prefix="coreimage-test-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
