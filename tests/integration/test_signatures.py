@@ -140,7 +140,9 @@ def test_unusual_signatures_are_refused(
 ) -> None:
     signature = gpg.sign(data, tmp_path / "data.asc", *options)
     keyring = gpg.export(tmp_path / "ring.gpg", "stranger")
-    keyring.write_bytes(keyring.read_bytes() + gpg.export(tmp_path / "f.gpg", "family").read_bytes())
+    keyring.write_bytes(
+        keyring.read_bytes() + gpg.export(tmp_path / "f.gpg", "family").read_bytes()
+    )
     with pytest.raises(TrustError, match=complaint):
         verify(data, signature, keyring)
 

@@ -113,7 +113,14 @@ class _GpgHome:
         The agent is a child that watches gpg and ends soon after it, whatever happens to us.
         Output goes to files: the agent may keep a pipe open, whose end would never come.
         """
-        agent = ["gpg-agent", "--homedir", self.home, "--no-options", "--daemon", "--"]
+        agent: list[str | Path] = [
+            "gpg-agent",
+            "--homedir",
+            self.home,
+            "--no-options",
+            "--daemon",
+            "--",
+        ]
         gpg: list[str | Path] = [
             run.require_program("gpg"),
             *("--homedir", self.home),

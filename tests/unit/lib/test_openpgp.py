@@ -13,9 +13,7 @@ from coreimage.lib import openpgp
 
 
 def fingerprint(body: bytes) -> str:
-    digest = hashlib.sha1(
-        b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False
-    )
+    digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
     return digest.hexdigest().upper()
 
 

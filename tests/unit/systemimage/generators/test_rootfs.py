@@ -19,7 +19,7 @@ def rewrite(members: list[tuple[tarfile.TarInfo, bytes]]) -> dict[str, tarfile.T
 
 def rewritten(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     target = io.BytesIO()
-    source = io.BytesIO(tarball(members, compression=""))
+    source = io.BytesIO(tarball(members, compressed=False))
     rootfs.write(source, target, name="x.tar.gz")
     return target.getvalue()
 
