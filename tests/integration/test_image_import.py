@@ -426,7 +426,7 @@ importer.import_image(
 """
 
 
-@pytest.mark.parametrize("start", [0, 2, 4, 6])
+@pytest.mark.parametrize("start", [0, 3, 6])
 def test_killed_at_any_instant_the_next_run_finishes(
     ready: Workspace, import_newest: Importer, tmp_path: Path, start: int
 ) -> None:
@@ -442,7 +442,9 @@ def test_killed_at_any_instant_the_next_run_finishes(
             found = tree.read_channels(ready).channels[CHANNEL].devices
             if found:  # the switch was the last step: all of it is there
                 assert tree.read_index(ready, CHANNEL, DEVICE).newest_full() is not None
-        budget += 8
+        budget += 9
+    for leftover in ready.channel_tree.glob(".scratch-*"):
+        os.utime(leftover, (0, 0))  # an empty one could be about to be used, for a minute
     assert import_newest().version == 1
     assert not list(ready.channel_tree.rglob(".scratch-*"))
     accept_with_plain_programs(ready, tmp_path)
