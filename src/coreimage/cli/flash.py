@@ -19,7 +19,7 @@ from coreimage.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
-    from coreimage.flasher.flash import FlashJob, FlashPlan, Place
+    from coreimage.flasher.flash import FlashJob, Place
     from coreimage.flasher.provision import Access
     from coreimage.lib.progress import Progress
 
@@ -126,8 +126,8 @@ def core(
         _clean_cache(place, report)
     making = not (dry_run or download_only)
     with ExitStack() as stack:
-        access = stack.enter_context(
-            _access(ssh_key or [], enable_ssh, developer_mode, target if making else None)
+        access, private_key = stack.enter_context(
+            _access(ssh_key or [], enable_ssh, developer_mode, target if making else None, place)
         )
         options = FlashOptions(
             release=release,
@@ -144,7 +144,9 @@ def core(
         if verbose and not dry_run:
             for line in summary.plan_lines(job.plan):
                 report.note(line)
-        lines = _carry_out(job, report, dry_run=dry_run, download_only=download_only)
+        lines = _carry_out(
+            job, report, dry_run=dry_run, download_only=download_only, private_key=private_key
+        )
     if as_json:
         print_json(summary.plan_fields(job.plan))
     else:
@@ -152,7 +154,12 @@ def core(
 
 
 def _carry_out(
-    job: "FlashJob", report: "Progress", *, dry_run: bool, download_only: bool
+    job: "FlashJob",
+    report: "Progress",
+    *,
+    dry_run: bool,
+    download_only: bool,
+    private_key: Path | None,
 ) -> Sequence[str]:
     """Do what was planned and return what to say about it."""
     from coreimage.flasher import summary
@@ -166,17 +173,7 @@ def _carry_out(
     if job.plan.access.nobody:
         report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
     flash(job, progress=report)
-    return summary.summary_lines(
-        job.plan, program=summary.launcher(), private_key=_private_key(job.plan)
-    )
-
-
-def _private_key(plan: "FlashPlan") -> Path | None:
-    from coreimage.flasher.provision import key_pair_paths
-
-    private, public = key_pair_paths(plan.output)
-    made = {key.line for key in plan.access.keys}
-    return private if public.is_file() and public.read_text().strip() in made else None
+    return summary.summary_lines(job.plan, program=summary.launcher(), private_key=private_key)
 
 
 @app.command()
@@ -279,17 +276,26 @@ def _clean_cache(place: "Place", report: "Progress") -> None:
 
 @contextmanager
 def _access(
-    key_files: list[Path], enable_ssh: bool, developer_mode: bool, target: Path | None
-) -> Iterator["Access"]:
-    """Yield who may log in; a key pair made beside `target` is removed again on failure."""
-    from coreimage.flasher.provision import Access, fresh_key_pair, read_keys
+    key_files: list[Path],
+    enable_ssh: bool,
+    developer_mode: bool,
+    target: Path | None,
+    place: "Place",
+) -> Iterator[tuple["Access", Path | None]]:
+    """Yield who may log in, and the private key that will lie beside `target` if one is made."""
+    from coreimage.flasher.assemble import check_output
+    from coreimage.flasher.provision import Access, fresh_key_pair, key_pair_paths, read_keys
 
     keys = [key for path in key_files for key in read_keys(path)]
+    private_key = None
     with ExitStack() as stack:
         if developer_mode and not keys and target is not None:
-            keys = [stack.enter_context(fresh_key_pair(target))]
-        yield Access(
+            check_output(target)
+            private_key = key_pair_paths(target)[0]
+            keys = [stack.enter_context(fresh_key_pair(target, scratch=place.scratch))]
+        access = Access(
             ssh=enable_ssh or developer_mode or bool(keys),
             keys=keys,
             developer_mode=developer_mode,
         )
+        yield access, private_key

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from coreimage.cli import build, publication, rootfs
+from coreimage.cli import build, channel, flash, image, keyring, pipeline, publication, rootfs
 from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
+from coreimage.cli.doctor import doctor
 from coreimage.cli.init import init
+from coreimage.cli.serve import serve
 
 app = typer.Typer(
     name="coreimage",
@@ -19,9 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, publication, rootfs):
+for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
-for verb in (boot, init):
+for verb in (boot, doctor, init, serve):
     app.command()(verb)
 
 

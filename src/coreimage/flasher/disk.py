@@ -45,7 +45,7 @@ def make_images(
     """Make an image of every partition that is not empty, and the boot loader for BIOS."""
     boot = grub_bios(core_offset=layout.partition("grub").start, scratch=scratch)
     images = {name: scratch / f"{name}.img" for name in (BOOT_LABEL, "system-a", "writable")}
-    with progress.task("Making file systems", len(images), unit="steps") as task:
+    with progress.task("making file systems", len(images), unit="steps") as task:
         make_fat(
             {**content.boot_files, **_loader_files(scratch, content)},
             images[BOOT_LABEL],

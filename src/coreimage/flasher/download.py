@@ -5,6 +5,7 @@ through the same descriptor, so that it cannot be exchanged in between.
 """
 
 import os
+import re
 import shutil
 import ssl
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from coreimage.errors import NotFoundError, TrustError
-from coreimage.lib import files
 from coreimage.lib.fetch import Wanted, check_digest, fetch, is_url, local_path, open_regular
 from coreimage.lib.progress import Progress
 from coreimage.lib.transport import PATIENT, Limits
@@ -23,6 +23,8 @@ from coreimage.model.index import Image, ImageFile, check_path
 
 _MAX_METADATA = 8 << 20
 _MAX_PAYLOAD = 16 << 30
+_DIGEST = re.compile(r"([0-9a-f]{8})[0-9a-f]{56}")
+_SWITCHED = ("channels.json", "gpg/")
 
 
 class Source(Protocol):
@@ -40,6 +42,11 @@ class Source(Protocol):
         """Return how many bytes of an image must be downloaded."""
 
 
+def short_name(path: str) -> str:
+    """Return a file's name as people want to read it: of a digest, the first eight digits."""
+    return _DIGEST.sub(r"\1", path.rsplit("/", 1)[-1])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """A file of an image, open, with its checksum and signature verified."""
@@ -50,7 +57,7 @@ class Payload:
     @property
     def name(self) -> str:
         """The file's name for people."""
-        return self.entry.path.rsplit("/", 1)[-1]
+        return short_name(self.entry.path)
 
 
 class TreeSource:
@@ -65,12 +72,15 @@ class TreeSource:
         self.name = str(root)
         self._root = root
         self._scratch = scratch
+        # Our own trees keep what changes together in one directory, and switch a link to it.
+        self._state = (root / "state").resolve() if (root / "state").is_dir() else root
 
     def metadata(self, path: str) -> Path:
         """Return a copy of a small file, not verified."""
         name = check_path(path).lstrip("/")
         target = self._scratch / name
-        fetch(str(self._root / name), target, wanted=Wanted(max_size=_MAX_METADATA))
+        home = self._state if name.startswith(_SWITCHED) else self._root
+        fetch(str(home / name), target, wanted=Wanted(max_size=_MAX_METADATA))
         return target
 
     def payload(self, file: ImageFile, progress: Progress) -> BinaryIO:
@@ -80,7 +90,7 @@ class TreeSource:
             opened = open_regular(path)
         except FileNotFoundError:
             raise NotFoundError(f"the channel tree has no file '{path}'") from None
-        progress.note(f"Checking {path.name}")
+        progress.note(f"checking {short_name(file.path)}")
         return _checked(opened, file, str(path))
 
     def missing(self, image: Image) -> int:
@@ -125,14 +135,16 @@ class HttpSource:
         except FileNotFoundError:
             pass
         except TrustError:
-            progress.note(f"{file.path} was damaged in the cache and is downloaded again")
+            progress.note(
+                f"{short_name(file.path)} was damaged in the cache and is downloaded again"
+            )
             path.unlink(missing_ok=True)
         else:
-            progress.note(f"{file.path} is in the cache")
+            progress.note(f"{short_name(file.path)} is in the cache")
             return opened
         url = self.name + check_path(file.path)
         wanted = Wanted(max_size=_MAX_PAYLOAD, size=file.size, sha256=file.checksum)
-        with progress.task(file.path.rsplit("/", 1)[-1], file.size) as task:
+        with progress.task(short_name(file.path), file.size) as task:
             fetch(url, path, wanted=wanted, limits=self._limits, task=task, tls=self._tls)
         return _checked(open_regular(path), file, str(path))
 
@@ -194,10 +206,3 @@ def clean_cache(cache: Path) -> int:
     size = sum(path.stat().st_size for path in cache.glob("*") if path.is_file())
     shutil.rmtree(cache, ignore_errors=True)
     return size
-
-
-def require_space(cache: Path, source: Source, image: Image) -> None:
-    """Raise CoreImageError unless the downloads fit."""
-    missing = source.missing(image)
-    if missing:
-        files.require_space(cache, missing, purpose="the downloads")

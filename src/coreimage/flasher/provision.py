@@ -7,6 +7,7 @@ the keys of its default user from `ssh/authorized_keys/core`.
 import base64
 import binascii
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from coreimage.errors import CoreImageError, DataError
 from coreimage.flasher.staging import Staging
-from coreimage.lib import run
+from coreimage.lib import files, run
 
 DEFAULT_USER = "core"
 HOME = "system-data/var/lib/coreimage"
@@ -141,24 +142,37 @@ def key_pair_paths(output: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def fresh_key_pair(output: Path) -> Iterator[PublicKey]:
-    """Make a key pair beside the output; it is removed again when the block fails.
+def fresh_key_pair(output: Path, *, scratch: Path) -> Iterator[PublicKey]:
+    """Make a key pair, and put it beside the output when the block ends well.
 
-    Raises CoreImageError when there is one already.
+    `scratch` is where a directory for it may be made. Raises CoreImageError when there is one
+    beside the output already.
     """
     paths = key_pair_paths(output)
     for path in paths:
         if path.exists() or path.is_symlink():
-            raise CoreImageError(
-                f"'{path}' exists already", hint="remove it, or name a key with --ssh-key"
-            )
-    private, public = paths
-    comment = f"{DEFAULT_USER}@{output.name}"
-    argv = ["ssh-keygen", "-q", *("-t", "ed25519"), *("-N", ""), *("-C", comment)]
-    try:
-        run.run([*argv, *("-f", str(private))])
+            raise _exists(path)
+    with files.scratch_directory(scratch) as directory:
+        made = directory / "key"
+        comment = f"{DEFAULT_USER}@{output.name}"
+        argv = ["ssh-keygen", "-q", *("-t", "ed25519"), *("-N", ""), *("-C", comment)]
+        run.run([*argv, *("-f", str(made))])
+        public = made.with_name("key.pub")
         yield read_keys(public)[0]
-    except BaseException:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        raise
+        for path, source, mode in zip(paths, (made, public), (0o600, 0o644), strict=True):
+            _put(path, source.read_bytes(), mode)
+
+
+def _put(path: Path, content: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise _exists(path) from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _exists(path: Path) -> CoreImageError:
+    return CoreImageError(
+        f"'{path}' exists and is not overwritten", hint="remove it, or name a key with --ssh-key"
+    )

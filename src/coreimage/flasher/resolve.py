@@ -17,6 +17,7 @@ from coreimage.model.channels import Channels, check_channel_name
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 
+_PAIR_ATTEMPTS = 3
 # What releases look like, and the project that has them.
 _PROJECTS = (
     (re.compile(r"\d\d\.\d\d\Z"), "ubuntu-core"),
@@ -65,7 +66,13 @@ class Server:
             signature = self.source.metadata(check_path(entry.keyring["signature"]))
             self.chain.add_device_signing(tarball, signature, device)
         text = _verified(self.source, self.chain, entry.index, level=self.chain.payload_level)
-        return Index.from_json(text)
+        index = Index.from_json(text)
+        # Indexes of other servers may not say what they are for; their images do.
+        expected = {"channel": self.answers_to(channel, device), "device": [device]}
+        for what, allowed in expected.items():
+            if index.extra.get(what, allowed[0]) not in allowed:
+                raise _other_purpose(f"'{entry.index}'", what, index.extra[what], allowed)
+        return index
 
     def answers_to(self, channel: str, device: str) -> list[str]:
         """Return the channel names that an image found there may say that it is for.
@@ -82,7 +89,15 @@ def open_server(source: Source, *, archive_master: Path, scratch: Path, now: dat
     keys = scratch / "keyrings"
     keys.mkdir()
     chain = open_chain(archive_master=archive_master, fetch=source.metadata, scratch=keys, now=now)
-    text = _verified(source, chain, "/channels.json", level=KeyringType.IMAGE_SIGNING)
+    text = b""
+    for attempt in range(_PAIR_ATTEMPTS, 0, -1):
+        try:
+            text = _verified(source, chain, "/channels.json", level=KeyringType.IMAGE_SIGNING)
+            break
+        except TrustError:
+            # The server may have published between our two requests.
+            if attempt == 1:
+                raise
     return Server(source=source, chain=chain, channels=Channels.from_json(text))
 
 
@@ -116,7 +131,11 @@ def check_purpose(text: str, *, version: int, channels: Sequence[str], device: s
         ("version", found[2], [version]),
     ):
         if said not in expected:
-            raise TrustError(
-                f"the image says that it is for {what} '{said}', not '{expected[0]}'",
-                hint="the server offers the image of another; ask whoever runs it",
-            )
+            raise _other_purpose(f"image {version}", what, said, expected)
+
+
+def _other_purpose(name: str, what: str, said: object, expected: Sequence[object]) -> TrustError:
+    return TrustError(
+        f"{name} says that it is for {what} '{said}', not '{expected[0]}'",
+        hint="the server offers what was made for another; ask whoever runs it",
+    )

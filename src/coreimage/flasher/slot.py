@@ -92,7 +92,7 @@ def unpack_image(payloads: Sequence[Payload], *, scratch: Path, progress: Progre
         "hardware.yaml": Route(staging=boot, keep_name=True),
     }
     total = sum(payload.entry.size for payload in payloads)
-    with progress.task("Unpacking", total) as task:
+    with progress.task("unpacking", total) as task:
         for payload in payloads:
             with compress.decompressing(payload.file, name=payload.name) as stream:
                 reader = _Following(stream, payload, task)
