@@ -38,9 +38,7 @@ def member(
     return info, data
 
 
-def tarball(
-    members: Sequence[tuple[tarfile.TarInfo, bytes]], *, compression: str = "gz"
-) -> bytes:
+def tarball(members: Sequence[tuple[tarfile.TarInfo, bytes]], *, compression: str = "gz") -> bytes:
     """Return a tarball; compression is gz, xz or empty."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{compression}", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
@@ -110,10 +108,7 @@ def publish(
 
 def sign(workspace: Workspace, directory: Path) -> None:
     """Write SHA256SUMS of what is in a publication, and sign it."""
-    sums = {
-        path.name: files.sha256_of(path)
-        for path in directory.glob("*.gz")
-    }
+    sums = {path.name: files.sha256_of(path) for path in directory.glob("*.gz")}
     path = directory / "SHA256SUMS"
     path.write_text(format_checksums(sums))
     Signer(workspace.gpg_home).sign(
