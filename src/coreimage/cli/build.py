@@ -30,7 +30,7 @@ _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
 def request(
     project: Annotated[str, typer.Argument(help="The image definition to build.")],
     *,
-    release: Annotated[str | None, typer.Option(help="The release, such as 13 or 15.04.")] = None,
+    release: Annotated[str | None, typer.Option(help="The release, such as 13 or 24.04.")] = None,
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
@@ -42,7 +42,7 @@ def request(
 ) -> None:
     """Build a root filesystem and wait for it.
 
-    Example: coreimage build request ubuntu-core --release 15.04 --arch amd64
+    Example: coreimage build request debian-core --release 13 --arch amd64
     """
     from coreimage.farm import queue
     from coreimage.farm.folder import folder_of

@@ -47,6 +47,10 @@ class Signer:
         """Tell whether there is a key of a level."""
         return (self._home / level / _PUBLIC).is_file()
 
+    def can_sign(self, level: KeyringType) -> bool:
+        """Tell whether the private key is here too: those of the masters may be kept elsewhere."""
+        return self.has(level) and any((self._home / level / _PRIVATE).glob("*.key"))
+
     def public_keyring(self, level: KeyringType) -> Path:
         """Return the binary public keyring of a level; NotFoundError when there is no key."""
         if not self.has(level):
