@@ -50,7 +50,7 @@ def run_test(
     any other failure is final. Raises NotFoundError or DataError when there is no such disk,
     RightsError when QEMU or its firmware is missing, CommandError when QEMU itself fails.
     """
-    require_disk(disk)
+    require_disk(disk, firmware)
     machine = Machine(
         disk=disk,
         firmware=firmware,

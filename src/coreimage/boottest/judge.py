@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from coreimage.boottest.report import Milestone, Outcome, SystemReport, is_report, parse_report
 
-# GRUB goes on after many of its errors (no video mode, no font). How long, in seconds, the kernel
-# may take to show itself after one.
-GRUB_GRACE = 30.0
+# GRUB goes on after many of its errors: no video mode, no font, the other slot's kernel. How long,
+# in seconds, the kernel may take to show itself after one; loading takes 10 s on a busy machine.
+GRUB_GRACE = 60.0
 
 _MILESTONES = {
     Milestone.BOOTLOADER: r"GNU GRUB|Welcome to GRUB|Booting from Hard Disk|BdsDxe: starting",

@@ -10,6 +10,7 @@ from coreimage.boottest.accelerator import Name
 from coreimage.errors import DataError, NotFoundError, RightsError
 
 MEMORY = 1024
+_BOOT_CODE = 440
 _BOOT_SIGNATURE = b"\x55\xaa"
 _FOREIGN = {
     b"QFI\xfb": ("a qcow2 image", "convert it with 'qemu-img convert -O raw'"),
@@ -85,8 +86,11 @@ def find_flash(candidates: Iterable[FlashFiles] = FLASH_FILES) -> FlashFiles:
     )
 
 
-def require_disk(path: Path) -> None:
-    """Raise NotFoundError when there is no such disk, DataError when it is not one."""
+def require_disk(path: Path, firmware: Firmware) -> None:
+    """Raise NotFoundError when there is no such disk, DataError when it is not one for `firmware`.
+
+    A BIOS runs whatever stands in the first sector: without code there the machine would hang.
+    """
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
@@ -104,6 +108,10 @@ def require_disk(path: Path) -> None:
             raise DataError(f"'{path}' is not a raw disk image but {what}", hint=hint)
     if head[510:512] != _BOOT_SIGNATURE:
         raise DataError(f"'{path}' is not a disk: no boot signature 55 aa in its first sector")
+    if firmware is Firmware.BIOS and not any(head[:_BOOT_CODE]):
+        raise DataError(
+            f"disk '{path}' has no boot code for BIOS firmware", hint="boot it with --firmware uefi"
+        )
 
 
 def qemu_argv(machine: Machine, *, serial: Serial, flash: FlashFiles | None = None) -> list[str]:

@@ -76,7 +76,6 @@ def boot(
 
     With --test the exit code is 0 when every boot passed, and 1 when one failed.
     """  # noqa: D301  \b keeps the lines of the examples apart
-    require_disk(disk)
     if not test:
         machine = Machine(
             disk=disk,
@@ -89,6 +88,8 @@ def boot(
         )
         _become(machine)
     wanted = list(dict.fromkeys(firmware or Firmware))
+    for each in wanted:
+        require_disk(disk, each)
     if console_log is not None:
         _only(wanted, "--console-log names one file")
     accelerator, shown = choose_accelerator(accel), progress()
@@ -126,6 +127,7 @@ def _only(firmware: list[Firmware], why: str) -> Firmware:
 
 
 def _become(machine: Machine) -> NoReturn:
+    require_disk(machine.disk, machine.firmware)
     flash = find_flash() if machine.firmware is Firmware.UEFI else None
     argv = qemu_argv(machine, serial=Serial.TERMINAL, flash=flash)
     kept = "is lost when it ends" if machine.snapshot else "stays there"

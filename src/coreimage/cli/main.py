@@ -11,6 +11,7 @@ from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
 from coreimage.cli.doctor import doctor
 from coreimage.cli.init import init
+from coreimage.cli.serve import serve
 
 app = typer.Typer(
     name="coreimage",
@@ -22,7 +23,7 @@ app = typer.Typer(
 
 for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
-for verb in (boot, doctor, init):
+for verb in (boot, doctor, init, serve):
     app.command()(verb)
 
 

@@ -49,35 +49,24 @@ DEFAULT_ARGUMENTS = (
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:/=+@%~-]+\Z")
 # A try boots the new slot once, with the stamp snappy_trial_boot written before. When the stamp
-# is still there at the next boot nobody confirmed: back to the other slot, for good. A slot in
-# regular use whose files are gone gives way to the other one for this boot only.
+# is still there at the next boot nobody confirmed: back to the other slot, for good. Where no
+# stamp can be written there would be no way back, so no try is made. A slot in regular use whose
+# files are gone gives way to the other one for this boot only.
 _GRUB_CONFIG = """\
 if serial --unit=0 --speed=115200; then
     terminal_input console serial
     terminal_output console serial
 fi
 
-load_env
-if [ "$snappy_ab" != "b" ]; then
-    set snappy_ab=a
-fi
-if [ "$snappy_mode" = "try" ]; then
-    if [ "$snappy_trial_boot" = "1" ]; then
-        if [ "$snappy_ab" = "a" ]; then
-            set snappy_ab=b
-        else
-            set snappy_ab=a
-        fi
-        set snappy_mode=regular
-        set snappy_trial_boot=0
-        save_env snappy_ab snappy_mode snappy_trial_boot
+function other_slot {{
+    if [ "$snappy_ab" = "a" ]; then
+        set snappy_ab=b
     else
-        set snappy_trial_boot=1
-        save_env snappy_trial_boot
+        set snappy_ab=a
     fi
-else
+    set snappy_mode=regular
     set snappy_trial_boot=0
-fi
+}}
 
 function boot_slot {{
     echo "Starting system-$snappy_ab ..."
@@ -90,13 +79,27 @@ ab.trial=$snappy_trial_boot {arguments}; then
     fi
 }}
 
+load_env
+if [ "$snappy_ab" != "b" ]; then
+    set snappy_ab=a
+fi
+if [ "$snappy_mode" != "try" ]; then
+    set snappy_trial_boot=0
+elif [ "$snappy_trial_boot" = "1" ]; then
+    other_slot
+    save_env snappy_ab snappy_mode snappy_trial_boot
+else
+    set snappy_trial_boot=1
+    if save_env snappy_trial_boot; then
+        echo "Trying system-$snappy_ab for the first time"
+    else
+        other_slot
+    fi
+fi
+
 boot_slot
 if [ "$snappy_mode" != "try" ]; then
-    if [ "$snappy_ab" = "a" ]; then
-        set snappy_ab=b
-    else
-        set snappy_ab=a
-    fi
+    other_slot
     boot_slot
 fi
 sleep 3

@@ -22,7 +22,11 @@ from coreimage.lib.files import CHUNK, Reader
 _MOST_LINKS = 40
 _LONGEST_NAME = 255
 _LONGEST_PATH = 2048
+# Removing a tree keeps one directory open for each level.
+_DEEPEST = 256
 _LONGEST_TARGET = 4095
+# (uid_t) -1 means "leave it" to chown(2).
+_NO_ID = (1 << 32) - 1
 _XATTR = re.compile(r"[!#-~]{1,255}\Z")
 
 
@@ -50,10 +54,20 @@ class Entry:
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     target: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what no file system can store, or no tool takes; raises DataError."""
+        if bad := [name for name in self.xattrs if not _XATTR.match(name)]:
+            raise DataError(f"{bad[0]!r} cannot be the name of an extended attribute")
+        if not (0 <= self.uid < _NO_ID and 0 <= self.gid < _NO_ID):
+            raise DataError(f"'{self.uid}:{self.gid}' cannot be the owner of a file")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a tree may hold before it is taken for an attack; sizes in bytes."""
+    """How much may be put into a tree before it is taken for an attack; sizes in bytes.
+
+    What was replaced or removed again counts too.
+    """
 
     entries: int = 500_000
     size: int = 16 << 30
@@ -69,6 +83,7 @@ class Staging:
         self._limits = limits
         self._entries = {"": Entry(kind=Kind.DIRECTORY, mode=0o755)}
         self._written = 0
+        self._puts = 0
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -108,7 +123,7 @@ class Staging:
         Parents that are missing are made, owned by root with mode 0755, here and below.
         """
         entry = Entry(kind=Kind.FILE, mode=mode, uid=uid, gid=gid, mtime=mtime, xattrs=xattrs or {})
-        place = self._make_room(path, entry)
+        place = self._make_room(path)
         source = BytesIO(content) if isinstance(content, bytes) else content
         with os.fdopen(_create_private(self.root / place), "wb") as file:
             while chunk := source.read(CHUNK):
@@ -130,7 +145,7 @@ class Staging:
         """Make a directory, or give the one at `path` these attributes.
 
         Where a symlink leads to a directory nothing changes: that is how `lib` of one tarball
-        finds its way to the `usr/lib` of another.
+        finds its way to the `usr/lib` of another. Other symlinks are replaced.
         """
         entry = Entry(
             kind=Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=mtime, xattrs=xattrs or {}
@@ -140,18 +155,35 @@ class Staging:
         if current is not None and current.kind is Kind.SYMLINK and self._leads_to_directory(place):
             return
         if current is None or current.kind is not Kind.DIRECTORY:
-            self._make_room(path, entry)
+            self._make_room(path)
             (self.root / place).mkdir(mode=0o700)
+        else:
+            self._count()
         self._entries[place] = entry
 
     def put_symlink(
-        self, path: str, target: str, *, uid: int = 0, gid: int = 0, mtime: int | None = None
+        self,
+        path: str,
+        target: str,
+        *,
+        uid: int = 0,
+        gid: int = 0,
+        mtime: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
     ) -> None:
         """Make a symlink, replacing what was at `path`, with everything below it."""
         if not 0 < len(os.fsencode(target)) <= _LONGEST_TARGET or "\0" in target:
             raise DataError(f"symlink '{path}' has a target that no symlink can have")
-        entry = Entry(kind=Kind.SYMLINK, mode=0o777, uid=uid, gid=gid, mtime=mtime, target=target)
-        place = self._make_room(path, entry)
+        entry = Entry(
+            kind=Kind.SYMLINK,
+            mode=0o777,
+            uid=uid,
+            gid=gid,
+            mtime=mtime,
+            xattrs=xattrs or {},
+            target=target,
+        )
+        place = self._make_room(path)
         (self.root / place).symlink_to(target)
         self._entries[place] = entry
 
@@ -166,7 +198,7 @@ class Staging:
             raise DataError(f"hard link '{path}' leads to '{target}', which is no file of the tree")
         if self._entries.get(self._resolve(_checked(path))) is entry:
             return
-        place = self._make_room(path, entry)
+        place = self._make_room(path)
         os.link(self.root / source, self.root / place, follow_symlinks=False)
         self._entries[place] = entry
 
@@ -186,17 +218,18 @@ class Staging:
         del self._entries[place]
 
     def require_room(self, size: int) -> None:
-        """Raise DataError when the tree would hold more than its limits with `size` bytes more."""
+        """Raise DataError when `size` bytes more would be more than the limits allow."""
         if self._written + size > self._limits.size:
             raise DataError(f"the tree is larger than {self._limits.size >> 20} MiB")
-        if len(self._entries) >= self._limits.entries:
+
+    def _count(self) -> None:
+        self._puts += 1
+        if self._puts > self._limits.entries:
             raise DataError(f"the tree has more than {self._limits.entries} entries")
 
-    def _make_room(self, path: str, entry: Entry) -> str:
+    def _make_room(self, path: str) -> str:
         """Return the place of a new entry: its parents exist, and nothing is there."""
-        if bad := [name for name in entry.xattrs if not _XATTR.match(name)]:
-            raise DataError(f"'{path}' has an attribute whose name is not valid: {bad[0]!r}")
-        self.require_room(0)
+        self._count()
         place = self._resolve(_checked(path), make=True)
         if not place:
             raise DataError("the root of the tree is not a directory")
@@ -230,14 +263,17 @@ class Staging:
                 done = [] if entry.target.startswith("/") else done
                 continue
             if pending:
-                self._require_directory(here, path, make=make)
+                self._require_directory(here, path, make=make and len(done) < _DEEPEST)
             done.append(part)
-        return "/".join(done)
+        place = "/".join(done)
+        if len(done) > _DEEPEST or len(os.fsencode(place)) > _LONGEST_PATH:
+            raise DataError(f"the path '{path[:80]}...' leads too deep")
+        return place
 
     def _require_directory(self, here: str, path: str, *, make: bool) -> None:
         entry = self._entries.get(here)
         if entry is None and make:
-            self.require_room(0)
+            self._count()
             (self.root / here).mkdir(mode=0o700)
             self._entries[here] = Entry(kind=Kind.DIRECTORY, mode=0o755)
         elif entry is not None and entry.kind is not Kind.DIRECTORY:

@@ -48,22 +48,19 @@ def _apply(opened: tarfile.TarFile, member: tarfile.TarInfo, routes: Routes) -> 
     if route is None:
         return
     staging = route.staging
-    attributes = {"uid": member.uid, "gid": member.gid, "mtime": int(member.mtime)}
+    mode, xattrs = member.mode & 0o7777, tar.xattrs(member)
+    owner = {"uid": member.uid, "gid": member.gid, "mtime": int(member.mtime)}
     if member.isdir():
-        staging.put_directory(
-            path, mode=member.mode & 0o7777, xattrs=tar.xattrs(member), **attributes
-        )
+        staging.put_directory(path, mode=mode, xattrs=xattrs, **owner)
     elif member.issym():
-        staging.put_symlink(path, member.linkname, **attributes)
+        staging.put_symlink(path, member.linkname, xattrs=xattrs, **owner)
     elif member.islnk():
         staging.put_hard_link(path, _link_target(member, route, routes))
     elif member.isfile():
         staging.require_room(member.size)
         content = opened.extractfile(member)
         assert content is not None  # noqa: S101  a regular file has content
-        staging.put_file(
-            path, content, mode=member.mode & 0o7777, xattrs=tar.xattrs(member), **attributes
-        )
+        staging.put_file(path, content, mode=mode, xattrs=xattrs, **owner)
     elif not (member.isdev() and path.startswith("dev/")):
         raise DataError(f"member '{member.name}' is neither file, directory nor link")
 

@@ -34,7 +34,7 @@ def reading(stream: Reader, *, archive: str) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
             yield tar
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"'{archive}' is not a readable tar archive: {error}") from error
 
 

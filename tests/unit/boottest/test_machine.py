@@ -119,13 +119,22 @@ def test_no_firmware_names_the_package(tmp_path: Path) -> None:
 
 def test_a_disk_with_a_boot_signature_is_accepted(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
+    disk.write_bytes(b"\xfa" + bytes(509) + b"\x55\xaa")
+    require_disk(disk, Firmware.BIOS)
+
+
+def test_a_disk_without_boot_code_is_for_uefi_only(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(510) + b"\x55\xaa")
-    require_disk(disk)
+    require_disk(disk, Firmware.UEFI)
+    with pytest.raises(DataError, match="has no boot code for BIOS firmware") as caught:
+        require_disk(disk, Firmware.BIOS)
+    assert "--firmware uefi" in caught.value.hint
 
 
 def test_a_missing_disk(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no disk"):
-        require_disk(tmp_path / "core.img")
+        require_disk(tmp_path / "core.img", Firmware.BIOS)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +151,9 @@ def test_what_is_no_disk(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "core.img"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        require_disk(path)
+        require_disk(path, Firmware.UEFI)
 
 
 def test_a_folder_is_no_disk(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a disk image but a directory"):
-        require_disk(tmp_path)
+        require_disk(tmp_path, Firmware.BIOS)

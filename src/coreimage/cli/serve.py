@@ -1,0 +1,80 @@
+"""`coreimage serve`: the channel tree and the publication tree over HTTP."""
+
+import json
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coreimage.cli.console import JsonOption, WorkspaceOption
+from coreimage.errors import TerminatedError
+
+# How long downloads may go on after the server was asked to stop, in seconds.
+_GRACE = 3
+
+
+def serve(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to listen on; 0.0.0.0 for all. [default: 127.0.0.1]"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port, 0 for any free one. [default: 8080]"),
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Write a line for each request to stderr.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve channels and publications to devices, tools and browsers.
+
+    The first line on stdout names the URL, as soon as requests are accepted. Host and port come
+    from coreimage.toml unless they are given. Ctrl-C and SIGTERM stop the server.
+
+    Example: coreimage serve --port 8080
+    """
+    from coreimage.config import find_root, load_workspace
+    from coreimage.web.listen import listen, url_of
+
+    space = load_workspace(find_root(Path.cwd(), workspace))
+    settings = space.settings.serve
+    listener = listen(
+        settings.host if host is None else host, settings.port if port is None else port
+    )
+    with suppress(KeyboardInterrupt, TerminatedError), listener:
+        from uvicorn import Config, Server
+
+        from coreimage.web.app import create_app
+
+        if log_requests:
+            _log_requests()
+        server = Server(
+            Config(
+                create_app(space),
+                access_log=log_requests,
+                lifespan="off",
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE,
+                ws="none",
+            )
+        )
+        url = url_of(listener)
+        ready = json.dumps({"url": url, "workspace": str(space.root)})
+        print(ready if as_json else f"serving {space.root} at {url}", flush=True)
+        server.run(sockets=[listener])
+
+
+def _log_requests() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("uvicorn.access")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

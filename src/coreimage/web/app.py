@@ -1,0 +1,97 @@
+"""The application: which path is answered from which tree."""
+
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from anyio import to_thread
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coreimage.config import Workspace
+from coreimage.errors import NotFoundError
+from coreimage.web.delivery import deliver
+from coreimage.web.front import front_page
+from coreimage.web.listing import listing_page
+from coreimage.web.pages import content_security_policy
+from coreimage.web.trees import Folder, open_beneath
+
+_PUBLICATIONS = "/cdimage/"
+_METHODS = ("GET", "HEAD")
+_REVALIDATE = "no-cache"
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+def create_app(workspace: Workspace) -> ASGIApp:
+    """Return the application that serves the trees of a workspace.
+
+    The channel tree lies at `/`, the publication tree at `/cdimage/`. Neither needs to exist yet.
+    """
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        # In a thread: disks block, and many may ask.
+        response = await to_thread.run_sync(_respond, workspace, request)
+        await response(scope, receive, _with_headers(send))
+
+    return application
+
+
+def _respond(workspace: Workspace, request: Request) -> Response:
+    path = request.scope["path"]  # decoded
+    if request.method not in _METHODS:
+        return _text("method not allowed", status=405, headers={"allow": ", ".join(_METHODS)})
+    try:
+        if path == "/":
+            return front_page(workspace.channel_tree, workspace.publications)
+        if path == _PUBLICATIONS.removesuffix("/"):
+            return _with_slash(path)
+        if path.startswith(_PUBLICATIONS):
+            return _from_publications(workspace.publications, request, path)
+        return _from_channels(workspace.channel_tree, request, path)
+    except NotFoundError:
+        return _text("not found", status=404)
+
+
+def _from_publications(root: Path, request: Request, path: str) -> Response:
+    found = open_beneath(root, path.removeprefix(_PUBLICATIONS))
+    if not isinstance(found, Folder):
+        return deliver(found, request, name=PurePosixPath(path).name, cache=_REVALIDATE)
+    return listing_page(path, found.path, root) if path.endswith("/") else _with_slash(path)
+
+
+def _from_channels(root: Path, request: Request, path: str) -> Response:
+    found = open_beneath(root, path.removeprefix("/"))
+    if isinstance(found, Folder):
+        raise NotFoundError(f"there is no page for '{path}'")
+    # A payload in the pool never changes; its signature does, when keys are rotated.
+    for_ever = path.startswith("/pool/") and path.endswith(".tar.xz")
+    cache = _FOREVER if for_ever else _REVALIDATE
+    return deliver(found, request, name=PurePosixPath(path).name, cache=cache)
+
+
+def _with_slash(path: str) -> Response:
+    # Relative to the page, so that no host can be smuggled in by a path such as //host.
+    return RedirectResponse(f"./{quote(PurePosixPath(path).name)}/", status_code=301)
+
+
+def _text(text: str, *, status: int, headers: dict[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{text}\n", status_code=status, headers=headers)
+
+
+def _with_headers(send: Send) -> Send:
+    """Add to every response what keeps browsers from doing more than we say."""
+    headers = {
+        "x-content-type-options": "nosniff",
+        "content-security-policy": content_security_policy(),
+        "referrer-policy": "no-referrer",
+        "cross-origin-resource-policy": "same-origin",
+    }
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(headers)
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,43 @@
+"""What tests of several areas share: a workspace with real keys, made once for a session."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coreimage.config import Workspace, load_workspace
+from coreimage.lib.progress import Silent
+from coreimage.systemimage import keyrings
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture(scope="session")
+def keyed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with keys and published keyrings, to be copied and not to be changed."""
+    root = tmp_path_factory.mktemp("keyed") / "workspace"
+    root.mkdir()
+    (root / "coreimage.toml").write_text(
+        '[channels."ubuntu-core/edge"]\n'
+        'project = "ubuntu-core"\n'
+        'release = "15.04"\n'
+        "[server]\n"
+        'host = "images.example"\n'
+        'https_port = "disabled"\n'
+    )
+    keyrings.generate(load_workspace(root), progress=Silent(), now=NOW)
+    return root
+
+
+@pytest.fixture
+def workspace(keyed_root: Path, tmp_path: Path) -> Workspace:
+    """A workspace of the test's own with keys and published keyrings, without channels."""
+    root = tmp_path / "workspace"
+    shutil.copytree(keyed_root, root, symlinks=True)
+    return load_workspace(root)

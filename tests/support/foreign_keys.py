@@ -1,0 +1,46 @@
+"""Keys that are not the server's: the kinds of keys and signatures that must be refused."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coreimage.lib import run
+
+
+class ForeignGpg:
+    """A gpg home of its own with whatever keys a test makes in it."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def gpg(self, *words: str | Path) -> bytes:
+        """Run gpg with an agent that ends with it, and return what it wrote."""
+        home = ["--homedir", str(self._home)]
+        agent = ["gpg-agent", *home, "--daemon", "--"]
+        gpg = [run.require_program("gpg"), *home, "--batch", "--yes", "--no-autostart"]
+        try:
+            return run.run([*agent, *gpg, "--passphrase", "", *words]).stdout
+        finally:
+            run.run(["gpgconf", *home, "--kill", "gpg-agent"], check=False)
+
+    def make(self, name: str, *, usage: str = "cert,sign", expires: str = "never") -> None:
+        """Make a key."""
+        self.gpg("--quick-gen-key", name, "rsa2048", usage, expires)
+
+    def export(self, path: Path, name: str) -> Path:
+        """Write a public key as a binary keyring."""
+        path.write_bytes(self.gpg("--export", name))
+        return path
+
+    def sign(self, data: Path, signature: Path, *options: str) -> Path:
+        """Write a detached signature."""
+        self.gpg(*options, "--output", signature, "--detach-sign", data)
+        return signature
+
+
+@contextmanager
+def foreign_gpg() -> Iterator[ForeignGpg]:
+    """Yield a gpg home whose path is short enough for an agent."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        yield ForeignGpg(Path(home))

@@ -1,0 +1,98 @@
+"""The same packages give the same bytes, whoever builds and wherever."""
+
+import os
+import pwd
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coreimage.lib import run
+from tests.support.product import SOURCES, Product, sums
+from tests.system.conftest import Road
+
+pytestmark = pytest.mark.system
+
+USER = "coreimage-test"
+
+
+@contextmanager
+def somebody(ground: Path) -> Iterator[Product]:
+    """Yield the product as another user runs it, on a host with another name.
+
+    Only root can become somebody else; everybody else is another user than the road's already
+    when the road was gone as root, and builds in other surroundings at least.
+    """
+    home = ground / "somebody"
+    surroundings = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "HOME": str(home)}
+    if os.geteuid() != 0:
+        home.mkdir()
+        yield Product(folder=home, environment=surroundings)
+        return
+    run.run(["useradd", "--create-home", "--home-dir", home, USER])
+    try:
+        home.chmod(0o700)
+        # Our own checkout may lie where others cannot go.
+        code = ground / "code"
+        for name in ("src", "definitions", "oem"):
+            shutil.copytree(SOURCES / name, code / name)
+        packages = Path(sysconfig.get_paths()["purelib"])
+        shutil.copytree(packages, code / "packages", symlinks=True)
+        path = f"{code / 'src'}:{code / 'packages'}"
+        shell = f"hostname elsewhere; umask 027; exec setpriv --reuid={USER} --regid={USER} "
+        shell += '--init-groups --inh-caps=-all -- "$@"'
+        yield Product(
+            folder=home,
+            python=Path("/usr/bin/python3"),
+            prefix=["unshare", "--uts", "sh", "-c", shell, "sh"],
+            environment={**surroundings, "PYTHONPATH": path},
+        )
+    finally:
+        run.run(["userdel", "--remove", USER], check=False)
+
+
+def test_another_user_on_another_host_gets_the_same_image_and_disk(
+    road: Road, ground: Path
+) -> None:
+    with somebody(ground) as other:
+        output = other.folder / "out"
+        epoch = str(_epoch(road))
+        product = Product(
+            folder=other.folder,
+            python=other.python,
+            prefix=other.prefix,
+            environment={**other.environment, "SOURCE_DATE_EPOCH": epoch},
+        )
+        product.run("rootfs", "build", "debian-core", "--release", "13", "--output", output)
+        assert sums(output, "livecd.*.tar.gz") == sums(road.artifacts, "livecd.*.tar.gz")
+
+        trust = shutil.copyfile(
+            road.workspace / "trust/archive-master.tar.xz", ground / "archive-master.tar.xz"
+        )
+        trust.chmod(0o644)
+        words = ["core", "13", "--channel", "edge", "--output", "x86.img"]
+        server = ["--server", road.channels, "--archive-master", trust]
+        _open_tree(road)
+        product.run("flash", *words, *server)
+        disk = other.folder / "x86.img"
+        if os.geteuid() == 0:
+            assert disk.stat().st_uid == pwd.getpwnam(USER).pw_uid
+        assert run.run(["cmp", road.disk, disk], check=False).status == 0
+        leftovers = [each for each in other.folder.iterdir() if each.name.startswith(".scratch-")]
+        assert not leftovers
+
+
+def _epoch(road: Road) -> int:
+    import json
+
+    record = json.loads((road.artifacts / "livecd.debian-core.build.json").read_text())
+    return int(record["source_date_epoch"])
+
+
+def _open_tree(road: Road) -> None:
+    """Let others read the served tree, as an administrator would."""
+    for folder in (road.workspace, road.workspace / "www"):
+        folder.chmod(0o755)
