@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,19 @@ class ArchiveSettings(_Strict):
     mirror: str | None = None
     security_mirror: str | None = None
     keyring: Path | None = None
+    ppa_mirror: str | None = None
+    ppa_keyrings: Path | None = None
+
+
+class ExtraArchiveSettings(_Strict):
+    """A signed archive that builds may add to their own; `{series}` of a suite is replaced."""
+
+    uri: str
+    suites: Sequence[str] = Field(default=("{series}",), min_length=1)
+    components: Sequence[str] = ("main",)
+    keyring: Path
+    pin: int | None = None
+    origin: str | None = None
 
 
 class ChannelSettings(_Strict):
@@ -61,6 +74,7 @@ class Settings(_Strict):
     """The whole of coreimage.toml."""
 
     archives: Mapping[str, ArchiveSettings] = Field(default_factory=dict)
+    extra_archives: Mapping[str, ExtraArchiveSettings] = Field(default_factory=dict)
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
     serve: ServeSettings = ServeSettings()

@@ -223,6 +223,7 @@ def _artifacts(
             record["sha256"][names[kind]],
         )
         for kind, name in _PUBLISHED_NAMES.items()
+        if names[kind] in record["sha256"]
     }
 
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
-from coreimage.cli.space import find_space, host_arch
+from coreimage.cli.space import find_space, host_arch, load_space
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
     from coreimage.rootfs.definition import Selection
+    from coreimage.rootfs.extra import ExtraArchive
+
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
 
 ReleaseOption = Annotated[
@@ -19,6 +21,21 @@ ReleaseOption = Annotated[
 ]
 ArchOption = Annotated[
     str, typer.Option(help="The architecture.", default_factory=host_arch, show_default="this one")
+]
+
+DefinitionArgument = Annotated[str, typer.Argument(help="The definition, such as debian-core.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="The device; by default the generic one of the architecture.")
+]
+MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
+ExtraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra-archive",
+        metavar="NAME",
+        help="One more archive: OWNER/NAME[:PIN] is a PPA, NAME[:PIN] one of coreimage.toml. "
+        "May be repeated.",
+    ),
 ]
 
 
@@ -33,6 +50,23 @@ def archive_settings(
     if mirror is None:
         return found
     return found.model_copy(update={"mirror": mirror, "security_mirror": None})
+
+
+def extra_archives(
+    names: list[str] | None, workspace: "Workspace | None", selection: "Selection"
+) -> "list[ExtraArchive]":
+    """Return the archives that the command line adds, described by coreimage.toml."""
+    from coreimage.config import ArchiveSettings
+    from coreimage.rootfs.extra import named_archives
+
+    archives = workspace.settings.archives if workspace else {}
+    return named_archives(
+        names or [],
+        selection,
+        settings=archives.get(selection.definition.distribution, ArchiveSettings()),
+        configured=workspace.settings.extra_archives if workspace else {},
+        root=workspace.root if workspace else Path.cwd(),
+    )
 
 
 @app.command("list")
@@ -66,11 +100,13 @@ def list_definitions(as_json: JsonOption = False, workspace: WorkspaceOption = N
 
 @app.command()
 def build(
-    definition: Annotated[str, typer.Argument(help="The definition, such as debian-core.")],
+    definition: DefinitionArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="A directory to be made.")],
     arch: ArchOption,
     release: ReleaseOption = None,
-    mirror: Annotated[str | None, typer.Option(help="The package mirror to use.")] = None,
+    device: DeviceOption = None,
+    mirror: MirrorOption = None,
+    extra_archive: ExtraOption = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -88,12 +124,17 @@ def build(
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
-    selection = select(definition, release, arch, places)
+    selection = select(definition, release, arch, places, device)
     level = (found.settings.compression if found else CompressionSettings()).gzip
     report = progress()
     report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")
     cache = found.cache if found else Path(tempfile.gettempdir())
-    inputs = rootfs.gather(selection, archive_settings(found, selection, mirror), cache)
+    inputs = rootfs.gather(
+        selection,
+        archive_settings(found, selection, mirror),
+        cache,
+        extras=extra_archives(extra_archive, found, selection),
+    )
     report.note(
         f"{len(inputs.resolution.packages)} packages, {inputs.resolution.size / 1e6:.0f} MB, "
         f"archive of {inputs.resolution.published_at:%Y-%m-%d %H:%M} UTC"
@@ -105,3 +146,134 @@ def build(
         return
     for name, digest in built.sha256.items():
         print(f"{digest}  {output / name}")
+
+
+@app.command()
+def plan(
+    definition: DefinitionArgument,
+    arch: ArchOption,
+    release: ReleaseOption = None,
+    device: DeviceOption = None,
+    mirror: MirrorOption = None,
+    extra_archive: ExtraOption = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Print what a build would run: archives with keys and pins, hooks, command, files.
+
+    Nothing is downloaded, built or written.
+
+    Example: coreimage rootfs plan debian-core --release 13
+    """
+    import os
+    import tempfile
+    from datetime import UTC, datetime
+
+    from coreimage.lib import run
+    from coreimage.rootfs.archive import find_archive
+    from coreimage.rootfs.build import expected_files
+    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.describe import describe_plan, plan_lines
+    from coreimage.rootfs.plan import plan_build
+
+    found = find_space(workspace)
+    places = definition_places(found.root if found else None)
+    selection = select(definition, release, arch, places, device)
+    extras = extra_archives(extra_archive, found, selection)
+    settings = archive_settings(found, selection, mirror)
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = find_archive(selection, settings, Path(scratch), extras)
+    planned = plan_build(
+        selection,
+        archive,
+        as_root=os.geteuid() == 0,
+        published_at=datetime.fromtimestamp(0, UTC),
+        scratch=Path(),
+        temporary=Path(),
+    )
+    described = describe_plan(selection, archive, planned, files=expected_files(selection))
+    if as_json:
+        print_json(described)
+        return
+    for line in plan_lines(described, run.shell_text(planned.argv)):
+        print(line)
+
+
+@app.command()
+def show(
+    definition: DefinitionArgument,
+    arch: ArchOption,
+    release: ReleaseOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show a definition with all that it extends, and which file each part comes from.
+
+    Example: coreimage rootfs show debian-core --release 13
+    """
+    from coreimage.rootfs.definition import definition_places, read_sources, select
+    from coreimage.rootfs.describe import describe_selection, selection_lines
+
+    found = find_space(workspace)
+    places = definition_places(found.root if found else None)
+    selection = select(definition, release, arch, places, device)
+    described = describe_selection(selection, read_sources(definition, places))
+    if as_json:
+        print_json(described)
+        return
+    for line in selection_lines(described):
+        print(line)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of definition.toml, for editors.
+
+    Example: coreimage rootfs schema > definition.schema.json
+    """
+    from coreimage.rootfs.definition import json_schema
+
+    print_json(json_schema())
+
+
+@app.command()
+def shell(
+    target: Annotated[
+        str, typer.Argument(help="A tree, a rootfs tarball, or the number of a build.")
+    ],
+    command: Annotated[
+        list[str] | None, typer.Argument(help="What to run instead of a shell, after '--'.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Open a shell in a built tree, without starting the system.
+
+    A tarball is unpacked into a scratch room that is removed afterwards; a tree is entered as it
+    is.
+
+    Example: coreimage rootfs shell 7 -- cat /etc/os-release
+    """
+    from coreimage.rootfs.shell import open_shell
+
+    raise typer.Exit(open_shell(_built_tree(target, workspace), command or ["/bin/sh"]))
+
+
+def _built_tree(target: str, workspace: Path | None) -> Path:
+    """Return the tree or tarball that is meant; raises NotFoundError."""
+    from coreimage.errors import NotFoundError
+
+    path = Path(target)
+    if path.exists():
+        return path
+    if target.isdigit():
+        artifacts = load_space(workspace).builds / target / "artifacts"
+        for found in sorted(artifacts.glob("livecd.*.rootfs.tar.gz")):
+            return found
+        raise NotFoundError(
+            f"build {target} has no rootfs tarball",
+            hint="'coreimage build list' shows the builds and their states",
+        )
+    raise NotFoundError(
+        f"there is no tree or tarball '{target}'", hint="name one, or the number of a build"
+    )

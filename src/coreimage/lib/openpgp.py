@@ -1,9 +1,12 @@
-"""OpenPGP keyrings: which keys a binary public keyring holds, without a key management program.
+"""OpenPGP keyrings: which keys a public keyring holds, without a key management program.
 
-Source: RFC 9580, sections 4.2 (packet headers), 5.5 (key material) and 5.5.4 (fingerprints).
+Source: RFC 9580, sections 4.2 (packet headers), 5.5 (key material), 5.5.4 (fingerprints) and 6
+(ASCII armour).
 """
 
+import binascii
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,11 @@ _PUBLIC_KEY, _PUBLIC_SUBKEY, _MAX_TAG = 6, 14, 63
 _SHORT_KEY_ID = 16
 # Of an old-format header: the number of length bytes; 3 would mean "until the end of the file".
 _OLD_LENGTHS = {0: 1, 1: 2, 2: 4}
+_ARMOUR = re.compile(
+    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n]*:[^\r\n]*\r?\n)*\s*"
+    rb"([A-Za-z0-9+/=\s]*?)-----END PGP PUBLIC KEY BLOCK-----"
+)
+_ARMOUR_WIDTH = 64
 _ONE_OCTET, _TWO_OCTETS, _FIVE_OCTETS = 192, 224, 255
 
 
@@ -31,15 +39,55 @@ def read_keys(keyring: Path) -> KeyringKeys:
     A key of a version other than 4 is refused as well: a reader that skipped it could miss a
     revoked key.
     """
+    return keys_of(keyring.read_bytes(), name=str(keyring))
+
+
+def keys_of(data: bytes, *, name: str) -> KeyringKeys:
+    """Return the keys of a binary keyring's content; see read_keys."""
     found: dict[int, list[str]] = {_PUBLIC_KEY: [], _PUBLIC_SUBKEY: []}
-    for tag, body in _packets(keyring.read_bytes(), name=str(keyring)):
+    for tag, body in _packets(data, name=name):
         if tag in found:
             if body[:1] != b"\x04":
-                raise TrustError(f"keyring '{keyring}' holds a key that is not of version 4")
+                raise TrustError(f"keyring '{name}' holds a key that is not of version 4")
             prefix = b"\x99" + len(body).to_bytes(2, "big")
             digest = hashlib.sha1(prefix + body, usedforsecurity=False)
             found[tag].append(digest.hexdigest().upper())
     return KeyringKeys(primary=tuple(found[_PUBLIC_KEY]), subkeys=tuple(found[_PUBLIC_SUBKEY]))
+
+
+def dearmor(data: bytes, *, name: str) -> bytes:
+    """Return a keyring in binary, whether it is armoured (one or more blocks) or binary.
+
+    Raises TrustError for armour that cannot be read.
+    """
+    if data[:1] >= b"\x80":
+        return data
+    blocks = [match.group(1) for match in _ARMOUR.finditer(data)]
+    if not blocks:
+        raise TrustError(
+            f"'{name}' is not an OpenPGP public key",
+            hint="export the key with 'gpg --export', with or without --armor",
+        )
+    try:
+        return b"".join(_decode(block) for block in blocks)
+    except ValueError as error:
+        raise TrustError(f"the armour of '{name}' is damaged", hint="fetch the key anew") from error
+
+
+def _decode(block: bytes) -> bytes:
+    lines = block.split()
+    # A checksum may follow; it adds nothing where signatures are checked (section 6.1).
+    if lines and lines[-1].startswith(b"="):
+        lines.pop()
+    return binascii.a2b_base64(b"".join(lines), strict_mode=True)
+
+
+def armor(data: bytes) -> str:
+    """Return a binary keyring as an armoured block."""
+    text = binascii.b2a_base64(data, newline=False).decode()
+    lines = [text[at : at + _ARMOUR_WIDTH] for at in range(0, len(text), _ARMOUR_WIDTH)]
+    begin, end = (f"-----{word} PGP PUBLIC KEY BLOCK-----" for word in ("BEGIN", "END"))
+    return "\n".join([begin, "", *lines, end, ""])
 
 
 def key_id(fingerprint: str) -> str:

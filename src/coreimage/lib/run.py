@@ -81,12 +81,14 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    foreground: bool = False,
 ) -> Iterator[Process[bytes]]:
     """Start a program and yield it; when the block is left it has ended, whatever happened.
 
     The caller looks at `returncode`. On an exception in the block the process group gets SIGTERM,
     then SIGKILL. `env` adds to our own environment. Must be called from a thread that outlives the
-    program: the parent-death signal belongs to the thread.
+    program: the parent-death signal belongs to the thread. With `foreground` it stays in our
+    process group, as a program must that reads from the terminal.
     """
     process = subprocess.Popen(
         _command(argv),
@@ -96,7 +98,7 @@ def start(
         env={**os.environ, **env} if env is not None else None,
         cwd=cwd,
         pass_fds=pass_fds,
-        process_group=0,
+        process_group=None if foreground else 0,
     )
     try:
         yield process
@@ -118,8 +120,10 @@ def terminate(process: Process[bytes], *, grace: float = _GRACE) -> None:
     if process.poll() is not None:
         return
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
+        try:
             os.killpg(process.pid, number)
+        except ProcessLookupError:  # it stayed in our own group
+            process.send_signal(number)
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,23 +11,41 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from coreimage.config import ArchiveSettings
-from coreimage.errors import CommandError, DataError, NotFoundError, UnavailableError
+from coreimage.errors import (
+    CommandError,
+    CoreImageError,
+    DataError,
+    NotFoundError,
+    TrustError,
+    UnavailableError,
+)
 from coreimage.lib import run
 from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.extra import ExtraArchive, definition_archives
 
 _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
+# What apt says of an archive whose signature or date it does not accept.
+_DISTRUST = re.compile(
+    r"GPG error|is not signed|signatures? (?:were|was|couldn't|could not)|NO_PUBKEY|KEYEXPIRED"
+    r"|EXPKEYSIG|REVKEYSIG|BADSIG|Release file .* is (?:expired|not valid yet)|Clearsigned file"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """Where the packages come from: one line of sources.list for each suite."""
+    """Where the packages come from: one line of sources.list for each suite, and extras."""
 
     suite: str
     sources: Sequence[str]
     keyring: Path
+    extras: Sequence[ExtraArchive] = ()
+
+    def apt_files(self) -> dict[str, bytes]:
+        """Return the files of the extra archives by their path below /etc/apt."""
+        return {path: text for extra in self.extras for path, text in extra.apt_files().items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +75,16 @@ class Resolution:
         return sum(package.size for package in self.packages)
 
 
-def find_archive(selection: Selection, settings: ArchiveSettings, scratch: Path) -> Archive:
+def find_archive(
+    selection: Selection,
+    settings: ArchiveSettings,
+    scratch: Path,
+    extras: Sequence[ExtraArchive] = (),
+) -> Archive:
     """Return the archive for a selection: configured, else the host's own, else the default.
 
-    Raises NotFoundError when the archive's keyring is not on this host.
+    The definition's own archives are added to `extras`; of two with one name, that of `extras` is
+    taken. Raises NotFoundError when the archive's keyring is not on this host.
     """
     distribution, release = selection.definition.distribution, selection.release
     keyring = settings.keyring or _KEYRINGS[distribution]
@@ -83,6 +108,11 @@ def find_archive(selection: Selection, settings: ArchiveSettings, scratch: Path)
             for suite in suites
         ],
         keyring=keyring,
+        extras=list(
+            {
+                each.name: each for each in (*definition_archives(selection, keyring), *extras)
+            }.values()
+        ),
     )
 
 
@@ -150,8 +180,8 @@ def _host_release() -> dict[str, str]:
 def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution:
     """Ask apt what it would install into an empty system; nothing is downloaded but indices.
 
-    Raises UnavailableError when the mirror cannot be reached, DataError for a package that does
-    not exist.
+    Raises UnavailableError when the mirror cannot be reached, TrustError when the signature of any
+    archive is bad, missing or expired, DataError for a package that does not exist.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
     try:
@@ -159,11 +189,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
-        raise UnavailableError(
-            f"the package archive of '{selection.definition.name}' cannot be used: "
-            + _complaints(error.message),
-            hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
-        ) from error
+        raise _unusable(selection, error.message) from error
     wanted = ["?essential", "apt", *selection.packages]
     try:
         listed = run.run(
@@ -182,9 +208,23 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
     return Resolution(packages=packages, published_at=max(dates))
 
 
+def _unusable(selection: Selection, said: str) -> CoreImageError:
+    message = f"the package archive of '{selection.definition.name}' cannot be used: "
+    message += _complaints(said)
+    if _DISTRUST.search(said):
+        return TrustError(message, hint="nothing was installed; find out who signs that archive")
+    return UnavailableError(
+        message,
+        hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
+    )
+
+
 def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> Path:
-    for name in ("lists/partial", "archives/partial", "parts"):
+    folders = ("lists/partial", "archives/partial", "parts", "sources.list.d", "preferences.d")
+    for name in folders:
         (scratch / name).mkdir(parents=True, exist_ok=True)
+    for name, text in archive.apt_files().items():
+        (scratch / name).write_bytes(text)
     (scratch / "sources.list").write_text("".join(f"{line}\n" for line in archive.sources))
     options = {
         "Acquire::ForceHash": "SHA256",
@@ -197,9 +237,9 @@ def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> 
         "Dir::Cache": str(scratch),
         "Dir::Etc::Parts": str(scratch / "parts"),
         "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": str(scratch / "parts"),
+        "Dir::Etc::PreferencesParts": str(scratch / "preferences.d"),
         "Dir::Etc::SourceList": str(scratch / "sources.list"),
-        "Dir::Etc::SourceParts": str(scratch / "parts"),
+        "Dir::Etc::SourceParts": str(scratch / "sources.list.d"),
         "Dir::State::Lists": str(scratch / "lists"),
         "Dir::State::status": "/dev/null",
         "Debug::NoLocking": "true",

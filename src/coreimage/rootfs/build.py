@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +19,10 @@ from coreimage.lib.files import (
     write_atomically,
 )
 from coreimage.lib.progress import Progress
+from coreimage.rootfs import ids
 from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
 from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.extra import ExtraArchive
 from coreimage.rootfs.manifest import manifest
 from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
 from coreimage.rootfs.overlay import write_overlays
@@ -44,6 +46,8 @@ class Inputs:
     def fingerprint(self) -> str:
         """Return a digest that changes when a build would give something new."""
         parts = [FORMAT, self.selection.digest(), self.resolution.digest()]
+        if self.archive.extras:
+            parts += [text.decode() for text in self.archive.apt_files().values()]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -68,14 +72,28 @@ def artifact_names(project: str) -> dict[str, str]:
     }
 
 
-def gather(selection: Selection, settings: ArchiveSettings, cache: Path) -> Inputs:
-    """Look up what a build would take in now.
+def expected_files(selection: Selection) -> dict[str, str]:
+    """Return the file names that a build of a selection leaves, by kind."""
+    names = artifact_names(selection.definition.name)
+    if not selection.definition.device_tarball:
+        del names["device"]
+    return names
+
+
+def gather(
+    selection: Selection,
+    settings: ArchiveSettings,
+    cache: Path,
+    *,
+    extras: Sequence[ExtraArchive] = (),
+) -> Inputs:
+    """Look up what a build would take in now; `extras` are archives beside the definition's own.
 
     SOURCE_DATE_EPOCH decides about time stamps when it is set, else the newest date of the
     archive's suites: the same packages give the same bytes.
     """
     with scratch_directory(cache) as scratch:
-        archive = find_archive(selection, settings, scratch)
+        archive = find_archive(selection, settings, scratch, extras)
         resolution = resolve(selection, archive, scratch)
     return Inputs(
         selection=selection,
@@ -121,7 +139,7 @@ def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) 
             scratch=scratch,
             temporary=room,
         )
-        write_overlays(inputs.selection, plan)
+        write_overlays(inputs.selection, inputs.archive, plan)
         parts = scratch / "parts"
         parts.mkdir()
         built = _run_plan(inputs, plan, parts, gzip_level=gzip_level, progress=progress)
@@ -135,7 +153,7 @@ def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) 
 def _run_plan(
     inputs: Inputs, plan: RootfsPlan, parts: Path, *, gzip_level: int, progress: Progress
 ) -> RootfsBuild:
-    names = artifact_names(inputs.selection.definition.name)
+    names = expected_files(inputs.selection)
     progress.note(run.shell_text(plan.argv))
     with run.start(plan.argv, env=plan.env, cwd=plan.overlay.parent, stdout=run.PIPE) as process:
         assert process.stdout is not None  # noqa: S101  PIPE was asked for
@@ -143,8 +161,8 @@ def _run_plan(
             result = split(
                 process.stdout,
                 rootfs=parts / names["rootfs"],
-                device=parts / names["device"],
-                bootloader=inputs.selection.architecture.bootloader,
+                device=parts / names["device"] if "device" in names else None,
+                bootloader=inputs.selection.bootloader,
                 epoch=plan.epoch,
                 level=gzip_level,
             )
@@ -169,20 +187,25 @@ def _failure(status: int) -> CommandError:
 def _finish(
     inputs: Inputs, parts: Path, names: Mapping[str, str], result: SplitResult
 ) -> RootfsBuild:
-    """Write manifest and record beside the tarballs, and give all the archive's time."""
+    """Check ids, write manifest and record beside the tarballs."""
+    selection = inputs.selection
+    pins = selection.pins()
+    if pins is not None:
+        folder = selection.folders[-1] / "series" / selection.release.series / "ids"
+        ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
     (parts / names["manifest"]).write_text(manifest(result.status))
-    digests = {
-        names[kind]: sha256_of(parts / names[kind]) for kind in ("rootfs", "device", "manifest")
-    }
+    digests = {name: sha256_of(parts / name) for kind, name in names.items() if kind != "record"}
     record = {
-        "definition": inputs.selection.definition.name,
-        "product": inputs.selection.definition.product,
-        "release": inputs.selection.release_name,
-        "series": inputs.selection.release.series,
-        "arch": inputs.selection.arch,
+        "definition": selection.definition.name,
+        "product": selection.definition.product,
+        "release": selection.release_name,
+        "series": selection.release.series,
+        "arch": selection.arch,
+        "device": selection.device,
+        "extra_archives": [each.name for each in inputs.archive.extras],
         "fingerprint": inputs.fingerprint(),
         "source_date_epoch": int(inputs.published_at.timestamp()),
-        "kernel": result.kernels["vmlinuz"],
+        "kernel": result.kernels.get("vmlinuz"),
         "entries": result.entries,
         "rootfs_bytes": result.rootfs_size,
         "device_bytes": result.device_size,

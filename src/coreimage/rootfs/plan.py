@@ -1,6 +1,6 @@
 """What a root filesystem build will run, as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,9 @@ from coreimage.rootfs.definition import Selection
 
 # Where includes and hooks lie inside the tree while it is built.
 INSIDE = ".coreimage-build"
+# Where they lie beside it, for hooks that see the tree from outside.
+_OUTSIDE = "$1.coreimage-build"
+_IN_TREE = 'env --chdir="$1" chroot "$1"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,7 @@ class RootfsPlan:
 
     argv: Sequence[str]
     env: dict[str, str]
+    archives_overlay: Path | None
     early_overlay: Path
     overlay: Path
     epoch: int
@@ -42,7 +46,8 @@ def plan_build(
     mmdebstrap's own tar-in, which reads them outside of the namespace: a home folder that is
     closed to others is no obstacle.
     """
-    early, late = scratch / "early.tar", scratch / "overlay.tar"
+    early, late, apt = (scratch / f"{name}.tar" for name in ("early", "overlay", "archives"))
+    extra = archive.apt_files()
     epoch = int(published_at.timestamp())
     definition = selection.definition
     argv = [
@@ -56,14 +61,11 @@ def plan_build(
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in definition.exclude_paths),
         *(f"--dpkgopt=path-include={pattern}" for pattern in definition.include_paths),
+        *([f"--setup-hook=tar-in {apt.name} /"] if extra else []),
         f"--essential-hook=tar-in {early.name} /",
+        *(f"--essential-hook={command}" for command in _early_commands(selection)),
         f"--customize-hook=tar-in {late.name} /",
-        *(
-            f'--customize-hook=env --chdir="$1" chroot "$1" /{INSIDE}/{name}'
-            for name in selection.hooks("chroot")
-        ),
-        # What the build host left: its name and resolver, and our own scaffolding.
-        f'--customize-hook=rm -rf "$1/{INSIDE}"',
+        *(f"--customize-hook={command}" for command in _late_commands(selection, extra)),
         archive.suite,
         "-",
         *archive.sources,
@@ -75,8 +77,36 @@ def plan_build(
             "TZ": "UTC",
             "LC_ALL": "C.UTF-8",
             "TMPDIR": str(temporary),
+            **selection.facts,
         },
+        archives_overlay=apt if extra else None,
         early_overlay=early,
         overlay=late,
         epoch=epoch,
     )
+
+
+def _early_commands(selection: Selection) -> list[str]:
+    """Return what runs after the essential packages are configured and before the others."""
+    return [
+        *([f"{_IN_TREE} sh /{INSIDE}/pin-ids"] if selection.pins() is not None else []),
+        *(
+            f"{_IN_TREE} debconf-set-selections /{INSIDE}/preseed/{name}"
+            for name in selection.preseeds()
+        ),
+        *(f"{_IN_TREE} /{INSIDE}/{name}" for name in selection.hooks("chroot_early")),
+    ]
+
+
+def _late_commands(selection: Selection, extra: Iterable[str]) -> list[str]:
+    """Return what runs on the finished tree: hooks inside, clearing up, hooks outside."""
+    archives = " ".join(f'"$1/etc/apt/{name}"' for name in extra)
+    outside = selection.hooks("binary")
+    return [
+        *(f"{_IN_TREE} /{INSIDE}/{name}" for name in selection.hooks("chroot")),
+        # Extra archives are for the build; an image says by includes where its updates come from.
+        *([f"rm -f {archives}"] if archives else []),
+        *([f'mv "$1/{INSIDE}" "{_OUTSIDE}"'] if outside else [f'rm -rf "$1/{INSIDE}"']),
+        *(f'env --chdir="$1" "{_OUTSIDE}/{name}" "$1"' for name in outside),
+        *([f'rm -rf "{_OUTSIDE}"'] if outside else []),
+    ]

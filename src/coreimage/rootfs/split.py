@@ -17,8 +17,9 @@ from coreimage.lib import compress, tar
 from coreimage.lib.files import Reader
 from coreimage.model.hardware import Hardware
 
-_STATUS = "var/lib/dpkg/status"
-_MAX_STATUS = 64 << 20
+# What is looked at afterwards, by the field of the result that keeps it.
+_KEPT = {"var/lib/dpkg/status": "status", "etc/passwd": "passwd", "etc/group": "group"}
+_MAX_KEPT = 64 << 20
 _DEVICE_TREES = ("usr/lib/modules/", "usr/lib/firmware/", "lib/modules/", "lib/firmware/")
 _KERNEL = re.compile(r"boot/(vmlinuz|initrd\.img)-(.+)")
 # Links to the newest kernel, which the boot loader does not follow.
@@ -31,9 +32,11 @@ _ASSETS = {"vmlinuz": "assets/vmlinuz", "initrd.img": "assets/initrd.img"}
 
 @dataclass(slots=True, kw_only=True)
 class SplitResult:
-    """What went by: the package database, and how much there was of each part."""
+    """What went by: package database, users, groups, and how much there was of each part."""
 
     status: bytes = b""
+    passwd: bytes = b""
+    group: bytes = b""
     kernels: dict[str, str] = field(default_factory=dict)
     entries: int = 0
     rootfs_size: int = 0
@@ -41,25 +44,29 @@ class SplitResult:
 
 
 def split(
-    stream: Reader, *, rootfs: Path, device: Path, bootloader: str, epoch: int, level: int
+    stream: Reader, *, rootfs: Path, device: Path | None, bootloader: str, epoch: int, level: int
 ) -> SplitResult:
-    """Write a tree's tar stream as two gzipped tarballs, in one pass; raises DataError."""
+    """Write a tree's tar stream as two gzipped tarballs, in one pass; raises DataError.
+
+    Without `device` nothing is taken out of the tree.
+    """
     result = SplitResult()
     with ExitStack() as stack:
         source = stack.enter_context(tar.reading(stream, archive="the built tree"))
         system = stack.enter_context(_gzipped_tar(rootfs, level))
-        machine = stack.enter_context(_gzipped_tar(device, level))
+        machine = stack.enter_context(_gzipped_tar(device, level)) if device else None
         for member in tar.members(source, archive="the built tree"):
-            if member.name.startswith("dev/") or member.name in _LINKS:
+            if member.name.startswith("dev/") or (machine and member.name in _LINKS):
                 continue
             result.entries += 1
             content = source.extractfile(member) if member.isreg() else None
-            place = _place(member, result)
+            place = _place(member, result) if machine else None
             tar.plain(member)
-            if member.name == _STATUS and content is not None:
-                result.status = content.read(_MAX_STATUS)
-                content = io.BytesIO(result.status)
-            if place is None:
+            if member.name in _KEPT and content is not None:
+                kept = content.read(_MAX_KEPT)
+                setattr(result, _KEPT[member.name], kept)
+                content = io.BytesIO(kept)
+            if machine is None or place is None:
                 member.name = member.name or "."
                 result.rootfs_size += member.size
                 system.addfile(member, content)
@@ -67,9 +74,14 @@ def split(
                 member.name = place
                 result.device_size += member.size
                 machine.addfile(member, content)
+        if machine is None:
+            return result
         for kind in _ASSETS:
             if kind not in result.kernels:
-                raise DataError(f"the built tree has no {kind} in /boot")
+                raise DataError(
+                    f"the built tree has no {kind} in /boot",
+                    hint="name a kernel package in the definition, or set device_tarball = false",
+                )
         hardware = Hardware(
             kernel=_ASSETS["vmlinuz"], initrd=_ASSETS["initrd.img"], bootloader=bootloader
         )

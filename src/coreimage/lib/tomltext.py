@@ -1,0 +1,46 @@
+"""Where keys stand in the text of a TOML file, so that errors can name the line."""
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+
+def line_of(text: str, where: Sequence[str | int]) -> int | None:
+    """Return the line, counted from 1, that writes what is at `where`; None when nothing does.
+
+    `where` has the keys, and indices of arrays, that lead to the value. The text must be valid
+    TOML: the line is found by parsing ever longer beginnings of it.
+    """
+    lines = text.splitlines()
+    complete = 0
+    for number in range(1, len(lines) + 1):
+        beginning = "\n".join(lines[:number])
+        document = _parse(beginning)
+        if document is not None:
+            if _has(document, where):
+                return number if isinstance(where[-1], int) else complete + 1
+            complete = number
+        elif isinstance(where[-1], int):
+            # Within an array of several lines: closed here, it parses.
+            document = _parse(beginning + "\n]")
+            if document is not None and _has(document, where):
+                return number
+    return None
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _has(document: Any, where: Sequence[str | int]) -> bool:
+    for part in where:
+        if isinstance(part, int):
+            if not isinstance(document, list) or part >= len(document):
+                return False
+        elif not isinstance(document, dict) or part not in document:
+            return False
+        document = document[part]
+    return True

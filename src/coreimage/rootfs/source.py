@@ -1,0 +1,96 @@
+"""definition.toml as it is written: reading it, and complaining about it by file, line and key."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from coreimage.config import nearest_key
+from coreimage.errors import DataError
+from coreimage.lib.tomltext import line_of
+
+# What adds up along `extends`; any other key replaces the one of the extended definition.
+ADDITIVE = ("packages", "exclude_paths", "include_paths")
+_Where = tuple[int | str, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One definition.toml: where it lies, its text, and what the text says."""
+
+    path: Path
+    text: str
+    document: Mapping[str, Any]
+
+    def place(self, where: _Where) -> str:
+        """Return file and line of the value at `where`, or of the nearest table around it."""
+        while where:
+            line = line_of(self.text, where)
+            if line is not None:
+                return f"{self.path}:{line}"
+            where = where[:-1]
+        return str(self.path)
+
+
+def read_source(path: Path) -> Source:
+    """Read a definition.toml; raises DataError."""
+    try:
+        text = path.read_text()
+        return Source(path=path, text=text, document=tomllib.loads(text))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: {error}", hint="see TOML's own page, toml.io") from error
+
+
+def merge(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return what the sources say together, the extended ones first."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for key, value in source.document.items():
+            merged[key] = [*merged.get(key, []), *value] if key in ADDITIVE else value
+    return merged
+
+
+def validate(model: type[_Model], sources: Sequence[Source]) -> _Model:
+    """Return the checked whole of the sources, the extended ones first.
+
+    Raises DataError with file, line and key, and the nearest valid key as hint. What is required
+    may come from any of the sources; all else is blamed on the file that says it.
+    """
+    for source in sources:
+        for error in _errors(model, source.document):
+            if error["type"] != "missing":
+                raise _complaint(model, source, error)
+    merged = merge(sources)
+    for error in _errors(model, merged):
+        where = error["loc"][:1] if len(error["loc"]) > 1 else ()
+        guilty = [each for each in sources if not where or where[0] in each.document]
+        raise _complaint(model, guilty[-1], error)
+    return model.model_validate(merged)
+
+
+def _errors(model: type[BaseModel], document: Mapping[str, Any]) -> list[Any]:
+    try:
+        model.model_validate(document)
+    except ValidationError as error:
+        return list(error.errors())
+    return []
+
+
+def _complaint(model: type[BaseModel], source: Source, error: Mapping[str, Any]) -> DataError:
+    where: _Where = error["loc"]
+    key = ".".join(str(part) for part in where)
+    if error["type"] == "missing":
+        message, hint = "this key is required", f"write '{where[-1]} = …' there"
+    elif error["type"] == "extra_forbidden":
+        message, hint = "there is no such key", nearest_key(model, where)
+    else:
+        text = str(error["msg"])
+        message, hint = text[:1].lower() + text[1:], "docs/reference/definition.md has all keys"
+        value = error.get("input")
+        if isinstance(value, str | int | float):
+            message += f", not '{value}'"
+    return DataError(f"{source.place(where)}: '{key}': {message}", hint=hint)
