@@ -65,5 +65,5 @@ def test_a_good_record_with_one_other_value_is_parsed_or_refused(
     ],
 )
 def test_a_malformed_record_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="build.json is malformed"):
+    with pytest.raises(DataError, match=r"build\.json is malformed"):
         Build.from_json(json.dumps({**GOOD, **change}))

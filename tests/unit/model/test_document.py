@@ -36,5 +36,5 @@ def test_what_clients_would_read_differently_is_refused(text: str, complaint: st
 
 @pytest.mark.parametrize("data", [b"\xff", b"\xff\xfe{", b"{\x00", b'{"a": "\xe4"}'])
 def test_bytes_that_are_no_text_are_refused(data: bytes) -> None:
-    with pytest.raises(DataError, match="x.json is not JSON"):
+    with pytest.raises(DataError, match=r"x\.json is not JSON"):
         parse_object(data, name="x.json")

@@ -194,9 +194,7 @@ def test_a_time_is_what_clients_parse() -> None:
 def test_times_round_trip(when: datetime) -> None:
     text = format_time(when)
     assert parse_time(text) == when.replace(microsecond=0)
-    assert datetime.strptime(text, "%a %b %d %H:%M:%S UTC %Y") == when.replace(
-        microsecond=0, tzinfo=None
-    )
+    assert text == when.strftime("%a %b %d %H:%M:%S UTC ") + f"{when.year:04d}"
 
 
 def test_a_time_has_the_names_of_the_c_locale() -> None:

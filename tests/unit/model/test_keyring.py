@@ -51,5 +51,5 @@ def test_an_expiry_is_a_whole_number(expiry: Any) -> None:
 
 @pytest.mark.parametrize("value", [{}, {"type": "other"}, {"type": None}, {"type": ["blacklist"]}])
 def test_a_keyring_has_one_of_the_types(value: Any) -> None:
-    with pytest.raises(DataError, match="keyring.json is malformed"):
+    with pytest.raises(DataError, match=r"keyring\.json is malformed"):
         KeyringInfo.from_json(json.dumps(value))
