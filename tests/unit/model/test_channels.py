@@ -91,10 +91,10 @@ def test_malformed_channels_are_refused(value: Any, complaint: str) -> None:
 
 def test_what_is_missing_is_answered_with_what_there_is() -> None:
     channels = parse(GOOD)
-    with pytest.raises(NotFoundError, match="no channel 'core/15.04/stable'") as caught:
+    with pytest.raises(NotFoundError, match=r"no channel 'core/15\.04/stable'") as caught:
         channels.require("core/15.04/stable")
     assert caught.value.hint == "the channels are 'core/15.04/edge'"
-    with pytest.raises(NotFoundError, match="'core/15.04/edge' has no device 'rpi2'") as caught:
+    with pytest.raises(NotFoundError, match=r"'core/15\.04/edge' has no device 'rpi2'") as caught:
         channels.device("core/15.04/edge", "rpi2")
     assert caught.value.hint == "its devices are 'generic_amd64', 'mako'"
     with pytest.raises(NotFoundError) as caught:
