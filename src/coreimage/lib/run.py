@@ -6,6 +6,7 @@ signal, so that it does not outlive us even when we are killed.
 """
 
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -145,17 +146,21 @@ def _undisturbed() -> Iterator[None]:
 
 
 def terminate(process: Process[bytes], *, grace: float = _GRACE) -> None:
-    """End a program and its process group: SIGTERM, and SIGKILL after `grace` seconds."""
-    if process.poll() is not None:
+    """End a program and its process group: SIGTERM, and SIGKILL after `grace` seconds.
+
+    What is left of the group when the program has ended is killed at once.
+    """
+    if process.returncode is not None:
         return
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+    # Until it is waited for, the number of the group cannot come to mean another one.
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        select.select([descriptor], [], [], grace)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        os.close(descriptor)
+        process.wait()
 
 
 def run(
@@ -189,10 +194,11 @@ def run(
     ) as process:
         try:
             out, err = process.communicate(data, timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as late:
             terminate(process)
             raise CommandError(
                 f"'{argv[0]}' did not finish within {timeout:g} seconds: {shell_text(argv)}"
+                + _tail(late.stderr or late.output or b"")
             ) from None
     completed = Completed(
         argv=tuple(str(word) for word in argv),
@@ -207,12 +213,15 @@ def run(
 
 def failure(completed: Completed) -> CommandError:
     """Return the error that tells how a program failed."""
-    said = (completed.stderr or completed.stdout).decode(errors="replace").strip()
-    tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
     return CommandError(
         f"'{completed.argv[0]}' failed, {describe_status(completed.status)}: "
-        f"{shell_text(completed.argv)}" + (f"\n{tail}" if tail else "")
+        f"{shell_text(completed.argv)}" + _tail(completed.stderr or completed.stdout)
     )
+
+
+def _tail(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return "".join(f"\n{line}" for line in lines[-_TAIL_LINES:])
 
 
 def describe_status(status: int) -> str:
@@ -228,4 +237,5 @@ def describe_status(status: int) -> str:
 def replace(argv: Sequence[str | Path]) -> NoReturn:
     """Become another program, for the ones that own the terminal."""
     words = [str(word) for word in argv]
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and that is inherited
     os.execv(require_program(words[0]), words)
