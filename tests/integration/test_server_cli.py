@@ -20,7 +20,7 @@ def test_from_keys_to_an_image(workspace: Workspace) -> None:
     assert levels[0] == "archive-master"
     assert len(levels) == 5
     assert coreimage(workspace, "channel", "create", "ubuntu-core/edge").status == 0
-    words = ("ubuntu-core/edge", "generic_amd64", "--series", SERIES, "--json")
+    words = ("ubuntu-core/edge", "generic_amd64", "--series", SERIES, "--product", "core", "--json")
     first = json.loads(coreimage(workspace, "image", "import", *words).stdout)
     again = json.loads(coreimage(workspace, "image", "import", *words).stdout)
     assert (first["version"], first["changed"]) == (1, True)
