@@ -10,7 +10,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from coreimage.config import ArchiveSettings
-from coreimage.errors import CommandError, DataError, NotFoundError, UnavailableError
+from coreimage.errors import (
+    CommandError,
+    CoreImageError,
+    DataError,
+    NotFoundError,
+    UnavailableError,
+)
 from coreimage.lib import run
 from coreimage.rootfs.definition import Selection
 
@@ -159,6 +165,11 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
+        if "No space left on device" in error.message:
+            raise CoreImageError(
+                f"no space for the archive's indices in '{scratch.parent}'",
+                hint="free some space, or choose another place",
+            ) from error
         raise UnavailableError(
             f"the package archive of '{selection.definition.name}' cannot be used: "
             + _complaints(error.message),
