@@ -15,7 +15,7 @@ import typer
 MAN = Path(__file__).parents[1] / "docs/reference/man"
 PROGRAMS = {
     "coreimage": "coreimage.cli.main",
-
+    "ubuntu-device-flash": "coreimage.cli.device_flash",
 }
 _HIDDEN = ("--install-completion", "--show-completion", "--help")
 

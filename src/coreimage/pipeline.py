@@ -81,17 +81,28 @@ def run_road(
 
 
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
-    """Publish finished builds and import published ones into every configured channel."""
+    """Publish finished builds and import published ones into every configured channel.
+
+    A channel for which there is nothing yet, such as one that waits for a publication to be marked
+    good, is left out.
+    """
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        published = {
-            (each.project, each.series) for each in marks.publications(workspace.publications)
-        }
         return {
             name: import_published(workspace, name, progress=progress)
             for name, settings in workspace.settings.channels.items()
-            if (settings.project, _series(workspace, settings)) in published
+            if _is_fed(workspace, settings)
         }
+
+
+def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
+    """Tell whether there is a publication that a channel may take."""
+    series = channel_source(workspace, settings).release.series
+    return any(
+        settings.accept == "any" or "good" in marks.marks(workspace.publications, each)
+        for each in marks.publications(workspace.publications)
+        if (each.project, each.series) == (settings.project, series)
+    )
 
 
 def ensure_build(
@@ -223,6 +234,7 @@ def import_published(
     A channel that coreimage.toml does not name is fed by convention from its own name.
     """
     settings = channel_settings(workspace, name)
+    source = channel_source(workspace, settings)
     now = datetime.now(UTC)
     keyrings.generate(workspace, progress=progress, now=now)
     if name not in tree.read_channels(workspace).channels:
@@ -234,8 +246,8 @@ def import_published(
             channel=name,
             device=device,
             settings=settings,
-            series=_series(workspace, settings),
-            product="core",
+            series=source.release.series,
+            product=source.definition.product,
             progress=progress,
             now=now,
         )
@@ -261,7 +273,7 @@ def channel_settings(workspace: Workspace, name: str) -> ChannelSettings:
     return ChannelSettings(project=parts[0], release=parts[1])
 
 
-def _series(workspace: Workspace, settings: ChannelSettings) -> str:
+def channel_source(workspace: Workspace, settings: ChannelSettings) -> Selection:
+    """Return the definition and release that feed a channel; raises NotFoundError, DataError."""
     arch = next(iter(settings.devices.values()))
-    places = definition_places(workspace.root)
-    return select(settings.project, settings.release, arch, places).release.series
+    return select(settings.project, settings.release, arch, definition_places(workspace.root))

@@ -1,6 +1,7 @@
 """A web server that lies on demand: each path has a behaviour, a function that answers."""
 
 import http.server
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -160,13 +161,19 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[Liar]:
-    """Serve a folder on a port of our own."""
+def serving(root: Path, *, certificate: Path | None = None) -> Iterator[Liar]:
+    """Serve a folder on a port of our own; with a certificate and its key in one file, by TLS."""
     released = threading.Event()
     liar = Liar(url="")
     kind = type("_Bound", (Handler,), {"root": root, "liar": liar, "released": released})
     server = _Server(("127.0.0.1", 0), kind)
-    liar.url = f"http://127.0.0.1:{server.server_address[1]}"
+    scheme = "http"
+    if certificate is not None:
+        scheme = "https"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    liar.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.flasher.download import collected
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
 from coreimage.flasher.oem import shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
@@ -313,3 +315,42 @@ def test_the_keys_of_another_server_are_refused(
             options(tmp_path / "x86.img"),
         )
     see_that_nothing_is_left(tmp_path)
+
+
+def test_a_file_exchanged_after_its_verification_is_not_what_is_read(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(workspace.channel_tree, tree, symlinks=True)
+    where = place(workspace, tmp_path, server=str(tree))
+    wanted = options(tmp_path / "x.img")
+    with (
+        planned(wanted, where, progress=Silent(), now=NOW) as job,
+        collected(job.server.source, job.plan.image, job.server.chain, Silent()) as payloads,
+    ):
+        for payload in payloads:
+            evil = tmp_path / "evil"
+            evil.write_bytes(b"evil")
+            evil.replace(tree / payload.entry.path.lstrip("/"))
+            content = payload.file.read()
+            assert hashlib.sha256(content).hexdigest() == payload.entry.checksum
+
+
+def test_a_tree_that_is_published_to_meanwhile_is_read_as_one(
+    workspace: Workspace, server: liar.Liar, tmp_path: Path
+) -> None:
+    """channels.json and its signature may come from two states: then both are asked for again."""
+    state = workspace.channel_tree / "state"
+    older = state.parent / f"states/{int(state.readlink().name) - 1}/channels.json.asc"
+
+    def old_signature(handler: liar.Handler, content: bytes) -> None:
+        liar.honest(handler, content[:0] + older.read_bytes())
+
+    server.lies["/channels.json.asc"] = liar.first(1, old_signature)
+    wanted = options(tmp_path / "x.img")
+    where = place(workspace, tmp_path, server=server.url)
+    with planned(wanted, where, progress=Silent(), now=NOW) as job:
+        assert job.plan.image.version == 2
+    server.lies["/channels.json.asc"] = old_signature
+    with pytest.raises(TrustError, match=r"channels\.json"):
+        attempt(workspace, tmp_path, server)

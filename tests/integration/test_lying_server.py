@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import CoreImageError, NotFoundError, TrustError, UnavailableError
+from coreimage.lib import run
 from coreimage.lib.fetch import Wanted, fetch
-from coreimage.lib.transport import Limits
+from coreimage.lib.transport import Limits, tls_context
 from tests.integration import liar
 
 LIMITS = Limits(min_rate=200, window=0.3, deadline=5, attempts=2, backoff=0.01)
@@ -166,6 +167,31 @@ def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(UnavailableError, match="refused"):
         fetch("http://127.0.0.1:1/file", tmp_path / "file", wanted=WANTED, limits=LIMITS)
+
+
+def test_a_certificate_that_nobody_vouches_for(
+    server: liar.Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del server
+    monkeypatch.setenv("OPENSSL_CONF", os.devnull)
+    key, pem = tmp_path / "key.pem", tmp_path / "both.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    run.run([*argv, "-keyout", key, "-out", pem])
+    pem.write_text(pem.read_text() + key.read_text())
+    with liar.serving(tmp_path / "www", certificate=pem) as secure:
+        with pytest.raises(UnavailableError, match="certificate"):
+            bring(secure, tmp_path / "file")
+        assert secure.requests == []
+        url, careless = f"{secure.url}/file", tls_context(verify=False)
+        fetch(url, tmp_path / "file", wanted=WANTED, limits=LIMITS, tls=careless)
+        assert (tmp_path / "file").read_bytes() == CONTENT
+        # Hashes decide all the same, and the watchdog looks into TLS connections too.
+        secure.lies["/file"] = liar.flipped
+        with pytest.raises(TrustError):
+            fetch(url, tmp_path / "other", wanted=WANTED, limits=LIMITS, tls=careless)
+        secure.lies["/file"] = liar.stalled
+        with pytest.raises(UnavailableError, match="seconds"):
+            fetch(url, tmp_path / "other", wanted=WANTED, limits=LIMITS, tls=careless)
 
 
 def test_a_local_file_is_checked_as_well(tmp_path: Path) -> None:

@@ -17,12 +17,15 @@ class ForeignGpg:
     def gpg(self, *words: str | Path) -> bytes:
         """Run gpg with an agent that ends with it, and return what it wrote."""
         home = ["--homedir", str(self._home)]
-        agent = ["gpg-agent", *home, "--daemon", "--"]
-        gpg = [run.require_program("gpg"), *home, "--batch", "--yes", "--no-autostart"]
+        gpg = ["gpg", *home, "--batch", "--yes", "--passphrase", ""]
+        output = self._home / "output"
         try:
-            return run.run([*agent, *gpg, "--passphrase", "", *words]).stdout
+            # Into a file: an agent that gpg starts may keep a pipe open.
+            with output.open("wb") as file:
+                run.run([*gpg, *words], stdout=file, stderr=run.STDOUT, timeout=120)
+            return output.read_bytes()
         finally:
-            run.run(["gpgconf", *home, "--kill", "gpg-agent"], check=False)
+            run.run(["gpgconf", *home, "--kill", "all"], check=False)
 
     def make(self, name: str, *, usage: str = "cert,sign", expires: str = "never") -> None:
         """Make a key."""

@@ -25,11 +25,11 @@ class Product:
     prefix: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def argv(self, *words: str | Path, module: str = "coreimage") -> list[str]:
+    def argv(self, *words: object, module: str = "coreimage") -> list[str]:
         """Return the command that runs the product with `words`."""
         return [*self.prefix, str(self.python), "-m", module, *(str(word) for word in words)]
 
-    def run(self, *words: str | Path, status: int = 0, timeout: float = 900) -> Completed:
+    def run(self, *words: object, status: int = 0, timeout: float = 900) -> Completed:
         """Run a command to its end and check how it ended."""
         done = run.run(
             self.argv(*words),
@@ -42,11 +42,11 @@ class Product:
         assert done.status == status, f"exit status {done.status}, not {status}:\n{said}"
         return done
 
-    def json(self, *words: str | Path) -> Any:
+    def json(self, *words: object) -> Any:
         """Run a command with --json and return what it printed."""
         return json.loads(self.run(*words, "--json").stdout)
 
-    def refused(self, *words: str | Path, status: int) -> str:
+    def refused(self, *words: object, status: int) -> str:
         """Run a command that must be refused; return its message, which must have a hint."""
         said = self.run(*words, status=status).stderr.decode()
         assert re.search(r"^coreimage: error: ", said, re.MULTILINE), said
@@ -54,7 +54,7 @@ class Product:
         return said
 
     @contextmanager
-    def started(self, *words: str | Path) -> Iterator[Process[bytes]]:
+    def started(self, *words: object) -> Iterator[Process[bytes]]:
         """Start a command whose stderr is read by the caller; it has ended afterwards."""
         with run.start(
             self.argv(*words),

@@ -1,5 +1,6 @@
 """Publications as a publisher makes them: real tarballs with signed checksums."""
 
+import gzip
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -38,13 +39,13 @@ def member(
     return info, data
 
 
-def tarball(members: Sequence[tuple[tarfile.TarInfo, bytes]], *, compression: str = "gz") -> bytes:
-    """Return a tarball; compression is gz, xz or empty."""
+def tarball(members: Sequence[tuple[tarfile.TarInfo, bytes]], *, compressed: bool = True) -> bytes:
+    """Return a tarball, always the same bytes."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{compression}", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, data in members:
             tar.addfile(info, io.BytesIO(data) if info.isreg() else None)
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0) if compressed else buffer.getvalue()
 
 
 def rootfs_members(

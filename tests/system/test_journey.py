@@ -24,7 +24,7 @@ def test_the_disk_boots_to_a_healthy_system(road: Road, firmware: str, tmp_path:
 
     (report,) = road.product.json(*words)
 
-    assert report["result"] == "passed"
+    assert report["outcome"] == "passed"
     assert b"coreimage-report: state=running failed=- slot=a build=1" in log.read_bytes()
 
 
@@ -182,4 +182,4 @@ def test_debian_12_boots_too(ground: Path, road: Road) -> None:
 
     (report,) = product.json("boot", "bookworm.img", "--test", "--firmware", "bios")
 
-    assert report["result"] == "passed"
+    assert report["outcome"] == "passed"

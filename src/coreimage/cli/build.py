@@ -1,9 +1,7 @@
 """`coreimage build`: ask for root filesystem builds, watch them, end them."""
 
 import json
-import shutil
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from coreimage.cli import console
 from coreimage.cli.console import JsonOption, WorkspaceOption
 from coreimage.cli.space import host_arch, load_space
+from coreimage.cli.watch import Watch
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
 from coreimage.model.build import Build, BuildState
 
@@ -23,7 +22,6 @@ app = typer.Typer(help="Build root filesystems and look at builds.", no_args_is_
 
 BuildArgument = Annotated[int, typer.Argument(metavar="ID", help="The build's number.")]
 
-_NOTE = "   "
 # What could steer a terminal, and has no place in a log.
 _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
 
@@ -32,7 +30,7 @@ _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
 def request(
     project: Annotated[str, typer.Argument(help="The image definition to build.")],
     *,
-    release: Annotated[str | None, typer.Option(help="The release, such as 13 or 15.04.")] = None,
+    release: Annotated[str | None, typer.Option(help="The release, such as 13 or 24.04.")] = None,
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
@@ -44,7 +42,7 @@ def request(
 ) -> None:
     """Build a root filesystem and wait for it.
 
-    Example: coreimage build request ubuntu-core --release 15.04 --arch amd64
+    Example: coreimage build request debian-core --release 13 --arch amd64
     """
     from coreimage.farm import queue
     from coreimage.farm.folder import folder_of
@@ -94,7 +92,7 @@ def _wait_for(workspace: "Workspace", build: Build) -> Build:
 
     folder = folder_of(workspace, build.id)
     print(f"build {build.id}: log in '{folder.log}'", file=sys.stderr, flush=True)
-    watch = _Watch()
+    watch = Watch()
     try:
         return run_build(
             workspace,
@@ -234,41 +232,6 @@ def parse_state(text: str) -> BuildState:
         f"there is no build state '{text}'",
         hint="the states are " + ", ".join(f"'{state}'" for state in BuildState),
     )
-
-
-class _Watch:
-    """Shows a running build: its stages, and in a terminal the log's current line."""
-
-    def __init__(self) -> None:
-        self._progress = console.progress()
-        self.task = self._progress.task
-        self._live = sys.stderr.isatty()
-
-    def stage(self, title: str) -> None:
-        """Show the stage's title."""
-        self._instead(lambda: self._progress.stage(title))
-
-    def note(self, message: str) -> None:
-        """Show the message."""
-        self._instead(lambda: self._progress.note(message))
-
-    def line(self, text: str) -> None:
-        """Show a line of the log: notes to stay, the others until the next one."""
-        if text.startswith(_NOTE):
-            self.note(text.strip())
-        elif self._live:
-            width = shutil.get_terminal_size().columns - len(_NOTE) - 1
-            shown = text.expandtabs()[:width]
-            print(f"\r\x1b[2K\x1b[2m{_NOTE}{shown}\x1b[0m", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Remove the line that is not to stay."""
-        if self._live:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-
-    def _instead(self, show: Callable[[], None]) -> None:
-        self.clear()
-        show()
 
 
 def _fields(build: Build) -> Any:

@@ -8,7 +8,7 @@ from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print
 
 app = typer.Typer(help="Create, list and show channels.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="The channel, for example ubuntu-core/edge.")]
+NameArgument = Annotated[str, typer.Argument(help="The channel, for example debian-core/13/edge.")]
 
 
 @app.command()
@@ -19,7 +19,7 @@ def create(
 ) -> None:
     """Create a channel without devices; importing an image adds the device.
 
-    Example: coreimage channel create ubuntu-core/edge
+    Example: coreimage channel create debian-core/13/edge
     """
     from coreimage.cli.workspace import find
     from coreimage.systemimage import channels
@@ -74,7 +74,7 @@ def list_channels(workspace: WorkspaceOption = None, json: JsonOption = False) -
 def show(name: NameArgument, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Show a channel: its devices, and the newest image of each.
 
-    Example: coreimage channel show ubuntu-core/edge
+    Example: coreimage channel show debian-core/13/edge
     """
     from coreimage.cli.workspace import find
     from coreimage.systemimage import tree

@@ -108,9 +108,9 @@ def core(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a disk image of a release of core, for example:
+    """Make a disk image of a release of core.
 
-    coreimage flash core 13 --channel edge --output x86.img
+    Example: coreimage flash core 13 --channel edge --output x86.img
     """
     from coreimage.flasher import summary
     from coreimage.flasher.flash import FlashOptions, planned
@@ -199,9 +199,9 @@ def query(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a server what it has, for example:
+    """Ask a server what it has.
 
-    coreimage flash query --list-images --channel debian-core/13/edge --device generic_amd64
+    Example: coreimage flash query --list-images --channel debian-core/13/edge
     """
     from coreimage.flasher import query as questions
     from coreimage.flasher.flash import connected

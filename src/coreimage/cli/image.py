@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show and import the images of a channel.", no_args_is_help=True)
 
-ChannelArgument = Annotated[str, typer.Argument(help="The channel, for example ubuntu-core/edge.")]
+ChannelArgument = Annotated[
+    str, typer.Argument(help="The channel, for example debian-core/13/edge.")
+]
 DeviceArgument = Annotated[str, typer.Argument(help="The device, for example generic_amd64.")]
 
 
@@ -24,7 +26,7 @@ def list_images(
 ) -> None:
     """List the images of a device in a channel.
 
-    Example: coreimage image list ubuntu-core/edge generic_amd64
+    Example: coreimage image list debian-core/13/edge generic_amd64
     """
     from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
@@ -60,7 +62,7 @@ def show(
 ) -> None:
     """Show a full image with its files and their checksums.
 
-    Example: coreimage image show ubuntu-core/edge generic_amd64 --revision -1
+    Example: coreimage image show debian-core/13/edge generic_amd64 --revision -1
     """
     from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
@@ -84,9 +86,12 @@ def import_(
     device: DeviceArgument = "generic_amd64",
     series: Annotated[
         str | None,
-        typer.Option(help="The series to take; by default the channel's release."),
+        typer.Option(help="The series to take; by default that of the channel's release."),
     ] = None,
-    product: Annotated[str, typer.Option(help="The product part of the files' names.")] = "core",
+    product: Annotated[
+        str | None,
+        typer.Option(help="The product part of the files' names; by default the definition's."),
+    ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -94,10 +99,11 @@ def import_(
 
     When nothing has changed since the newest image, there is no new one.
 
-    Example: coreimage image import ubuntu-core/edge generic_amd64 --series trixie
+    Example: coreimage image import debian-core/13/edge generic_amd64
     """
     from coreimage.cli.workspace import find
     from coreimage.errors import NotFoundError
+    from coreimage.pipeline import channel_source
     from coreimage.systemimage import importer
 
     place, now = find(workspace)
@@ -108,12 +114,16 @@ def import_(
             f"coreimage.toml does not say what channel '{channel}' is fed from",
             hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
         )
+    if series is None or product is None:
+        source = channel_source(place, settings)
+        series = series or source.release.series
+        product = product or source.definition.product
     result = importer.import_image(
         place,
         channel=channel,
         device=device,
         settings=settings,
-        series=series or settings.release,
+        series=series,
         product=product,
         progress=progress(),
         now=now,

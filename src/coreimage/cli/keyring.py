@@ -99,7 +99,7 @@ def show(
 def _fields(status: "KeyringStatus") -> dict[str, object]:
     from dataclasses import asdict
 
-    return asdict(status)
+    return {**asdict(status), "expiry": status.expiry and status.expiry.isoformat()}
 
 
 def _expiry(status: "KeyringStatus", now: "datetime") -> str:

@@ -8,6 +8,7 @@ import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, progress
 from coreimage.cli.space import host_arch, load_space
+from coreimage.cli.watch import Watch
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
@@ -43,17 +44,20 @@ def run_road(
     """
     from coreimage import pipeline
 
-    space, report = load_space(workspace), progress()
-    result = pipeline.run_road(
-        space,
-        project=project,
-        release=release,
-        arch=arch or host_arch(),
-        channel=channel,
-        force=force,
-        progress=report,
-        echo=None,
-    )
+    space, report = load_space(workspace), Watch()
+    try:
+        result = pipeline.run_road(
+            space,
+            project=project,
+            release=release,
+            arch=arch or host_arch(),
+            channel=channel,
+            force=force,
+            progress=report,
+            echo=report.line,
+        )
+    finally:
+        report.clear()
     if output is not None:
         _make_disk(space, result, output, report)
     if as_json:

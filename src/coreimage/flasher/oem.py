@@ -210,7 +210,9 @@ def parse(text: bytes, *, source: str) -> PackageInfo:
     try:
         return PackageInfo.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is not known comes first: it is often the one that is missing, misspelt.
+        complaints = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        first = complaints[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         hints = {
             "extra_forbidden": nearest_key(PackageInfo, first["loc"]),

@@ -246,7 +246,18 @@ def _attempt(job: _Job) -> None:
             error.close()
             _refused(job, error.code, error.reason)
         except (_AttemptError, OSError, http.client.HTTPException, ValueError) as error:
+            _refuse_certificate(job, error)
             raise _AttemptError(watchdog.reason or _complaint(error, job.limits)) from error
+
+
+def _refuse_certificate(job: _Job, error: Exception) -> None:
+    """Raise UnavailableError for a certificate that is not trusted: it will not get better."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        raise UnavailableError(
+            f"the TLS certificate of '{job.url}' is refused: {reason.verify_message}",
+            hint="trust its issuer on this machine, or ask another server",
+        ) from error
 
 
 def _complaint(error: Exception, limits: Limits) -> str:

@@ -33,6 +33,8 @@ _PUBLIC = "public.gpg"
 _PRIVATE = "private-keys-v1.d"
 # A socket address holds 107 characters: this, our directory (22), and "/S.gpg-agent.browser".
 _LONGEST_PARENT = 60
+# In seconds; a large key on a slow machine is made in a fraction of this.
+_TIMEOUT = 900.0
 
 
 class Signer:
@@ -44,6 +46,10 @@ class Signer:
     def has(self, level: KeyringType) -> bool:
         """Tell whether there is a key of a level."""
         return (self._home / level / _PUBLIC).is_file()
+
+    def can_sign(self, level: KeyringType) -> bool:
+        """Tell whether the private key is here too: those of the masters may be kept elsewhere."""
+        return self.has(level) and any((self._home / level / _PRIVATE).glob("*.key"))
 
     def public_keyring(self, level: KeyringType) -> Path:
         """Return the binary public keyring of a level; NotFoundError when there is no key."""
@@ -74,8 +80,8 @@ class Signer:
             (made / _PUBLIC).touch(mode=0o644)
             with _gpg_home(made) as home:
                 key = (f"{owner} {level}", f"rsa{KEY_BITS[level]}", "cert,sign", "never")
-                run.run([*home.gpg_with_agent, "--passphrase", "", "--quick-gen-key", *key])
-                public = run.run([*home.gpg, "--export"]).stdout
+                home.run("--passphrase", "", "--quick-gen-key", *key)
+                public = home.run("--export")
             for stray in made.glob(f"{_PUBLIC}*"):
                 stray.unlink()
             files.write_atomically(made / _PUBLIC, public)
@@ -89,16 +95,13 @@ class Signer:
         public = self.public_keyring(key)
         signer = self.fingerprint(key)
         with _gpg_home(public.parent) as home:
-            made = run.run(
-                [
-                    *home.gpg_with_agent,
-                    *("--digest-algo", "SHA512"),
-                    *("--local-user", f"{signer}!"),
-                    *("--armor", "--output", "-"),
-                    *("--detach-sign", data.absolute()),
-                ]
+            made = home.run(
+                *("--digest-algo", "SHA512"),
+                *("--local-user", f"{signer}!"),
+                *("--armor", "--output", "-"),
+                *("--detach-sign", data.absolute()),
             )
-        files.write_atomically(signature, made.stdout)
+        files.write_atomically(signature, made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +111,21 @@ class _GpgHome:
     home: Path
     level: Path
 
-    @property
-    def gpg(self) -> list[str | Path]:
-        return [
+    def run(self, *words: str | Path) -> bytes:
+        """Run gpg beside an agent and return what it wrote to standard output.
+
+        The agent is a child that watches gpg and ends soon after it, whatever happens to us.
+        Output goes to files: the agent may keep a pipe open, whose end would never come.
+        """
+        agent: list[str | Path] = [
+            "gpg-agent",
+            "--homedir",
+            self.home,
+            "--no-options",
+            "--daemon",
+            "--",
+        ]
+        gpg: list[str | Path] = [
             run.require_program("gpg"),
             *("--homedir", self.home),
             *("--batch", "--no-tty", "--no-options", "--no-permission-warning", "--no-autostart"),
@@ -118,12 +133,27 @@ class _GpgHome:
             *("--keyring", self.level / _PUBLIC),
             *("--trust-model", "always"),
             *("--cert-digest-algo", "SHA512"),
+            *words,
         ]
+        out, log = self.home / "out", self.home / "log"
+        with out.open("wb") as stdout, log.open("wb") as stderr:
+            ended = run.run(
+                [*agent, *gpg], stdout=stdout, stderr=stderr, timeout=_TIMEOUT, check=False
+            )
+        self.stop_agent()
+        if ended.status:
+            raise run.failure(
+                run.Completed(
+                    argv=tuple(str(word) for word in gpg),
+                    status=ended.status,
+                    stderr=log.read_bytes(),
+                )
+            )
+        return out.read_bytes()
 
-    @property
-    def gpg_with_agent(self) -> list[str | Path]:
-        """As `gpg`, with an agent that watches gpg and ends soon after it, whatever happens."""
-        return ["gpg-agent", "--homedir", self.home, "--no-options", "--daemon", "--", *self.gpg]
+    def stop_agent(self) -> None:
+        for option in (("--kill", "gpg-agent"), ("--remove-socketdir",)):
+            run.run(["gpgconf", "--homedir", self.home, *option], check=False)
 
 
 @contextmanager
@@ -134,8 +164,8 @@ def _gpg_home(level: Path) -> Iterator[_GpgHome]:
         try:
             yield _GpgHome(home=home, level=level.resolve())
         finally:
-            for option in (("--kill", "gpg-agent"), ("--remove-socketdir",)):
-                run.run(["gpgconf", "--homedir", home, *option], check=False)
+            # Once more, for the case that an exception came before it was told to stop.
+            run.run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
 
 
 def _short_parent() -> Path:

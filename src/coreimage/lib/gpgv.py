@@ -49,7 +49,7 @@ def check(data: BinaryIO, signature: Path, *, keyring: Path) -> Verdict:
     The file's position is at its start again afterwards. What is read through the same file
     object is what was checked, whatever happens to its name.
     """
-    os.lseek(data.fileno(), 0, os.SEEK_SET)
+    _rewind(data)
     argv = [
         "gpgv",
         *("--homedir", "/nonexistent"),
@@ -59,8 +59,14 @@ def check(data: BinaryIO, signature: Path, *, keyring: Path) -> Verdict:
         *(str(signature.absolute()), "-"),
     ]
     ended = run.run(argv, stdin=data, check=False)
-    os.lseek(data.fileno(), 0, os.SEEK_SET)
+    _rewind(data)
     return judge(ended.stdout.decode(errors="replace"), status=ended.status)
+
+
+def _rewind(data: BinaryIO) -> None:
+    """Go to the start, for us and for children, and forget what was read before."""
+    data.seek(0, os.SEEK_END)  # seeking to the start alone could keep the buffer
+    data.seek(0)
 
 
 def judge(text: str, *, status: int) -> Verdict:

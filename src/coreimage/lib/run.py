@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -89,29 +90,59 @@ def start(
     then SIGKILL. `env` adds to our own environment. Must be called from a thread that outlives the
     program: the parent-death signal belongs to the thread.
     """
-    process = subprocess.Popen(
-        _command(argv),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env={**os.environ, **env} if env is not None else None,
-        cwd=cwd,
-        pass_fds=pass_fds,
-        process_group=0,
-    )
+    process = None
     try:
+        with _undisturbed():
+            process = subprocess.Popen(
+                _command(argv),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, **env} if env is not None else None,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                process_group=0,
+            )
         yield process
         process.wait()
     except BaseException:
-        terminate(process)
+        if process is not None:
+            terminate(process)
         raise
     finally:
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None and not pipe.closed:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-        if process.returncode is None:
-            process.wait()
+        if process is not None:
+            _close(process)
+
+
+def _close(process: Process[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None and not pipe.closed:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    if process.returncode is None:
+        process.wait()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back signals whose handlers raise, until the block has ended.
+
+    An exception in the middle of starting a program would leave one that nobody knows about.
+    Handlers are exchanged instead of signals blocked: a blocked signal stays so in the program.
+    """
+    held: list[int] = []
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if callable(signal.getsignal(number)):
+                    before[number] = signal.signal(number, lambda each, _: held.append(each))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in held:
+            signal.raise_signal(each)
 
 
 def terminate(process: Process[bytes], *, grace: float = _GRACE) -> None:

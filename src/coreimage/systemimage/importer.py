@@ -103,6 +103,7 @@ def _arch(channels: Channels, channel: str, device: str, settings: ChannelSettin
 
 
 def _run(job: _Job, progress: Progress) -> ImportResult:
+    files.sweep(job.workspace.channel_tree)
     image, present = _newest_files(job)
     if image is not None and _is_current(job, present):
         return _result(job, image, changed=False)

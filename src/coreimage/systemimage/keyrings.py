@@ -90,7 +90,7 @@ def _status(workspace: Workspace, level: KeyringType) -> KeyringStatus | None:
         fingerprints=found.fingerprints,
         expiry=found.info.expiry,
         signed_by=SIGNED_BY.get(level, level),
-        private=Signer(workspace.gpg_home).has(level),
+        private=Signer(workspace.gpg_home).can_sign(level),
     )
 
 

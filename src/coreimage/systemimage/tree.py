@@ -94,6 +94,7 @@ def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator["Edit
         files.lock(lock, purpose=purpose, wait=_LOCK_WAIT),
         files.scratch_directory(tree) as scratch,
     ):
+        _sweep_links(tree)
         transaction = Edit(workspace, scratch=scratch, now=now)
         yield transaction
         transaction.commit()
@@ -211,6 +212,13 @@ class Edit:
         for folder in (self._state, self._state / "gpg"):
             folder.chmod(0o755)
         files.fsync_tree(self._state)
+
+
+def _sweep_links(tree: Path) -> None:
+    """Remove links that a killed transaction had not yet renamed; we hold the lock."""
+    for path in tree.glob(".scratch-*"):
+        if path.is_symlink():
+            path.unlink()
 
 
 def _serials(tree: Path) -> list[int]:

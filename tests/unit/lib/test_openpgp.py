@@ -1,6 +1,7 @@
 """Reading binary keyrings: packets of all lengths, and refusal of what is not understood."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from coreimage.lib import openpgp
 
 
 def fingerprint(body: bytes) -> str:
-    return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
+    digest = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False)
+    return digest.hexdigest().upper()
 
 
 def old_packet(tag: int, body: bytes) -> bytes:
@@ -73,7 +75,5 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, content: bytes) -> No
 def test_noise_is_read_or_refused_but_never_a_crash(tmp_path: Path, content: bytes) -> None:
     ring = tmp_path / "ring.gpg"
     ring.write_bytes(content)
-    try:
-        openpgp.read_keys(ring)
-    except TrustError:
-        pass
+    with suppress(TrustError):
+        assert len(openpgp.read_keys(ring).primary) <= len(content)

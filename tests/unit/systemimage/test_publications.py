@@ -63,4 +63,4 @@ def test_an_unknown_series_names_the_known_ones(tmp_path: Path) -> None:
     make(tmp_path, "20150402", COMPLETE)
     with pytest.raises(NotFoundError, match="'trixie'") as caught:
         newest(tmp_path, series="trixie")
-    assert "'vivid' for 'core'" in caught.value.hint
+    assert caught.value.hint == "there are publications of 'core' for 'vivid'"

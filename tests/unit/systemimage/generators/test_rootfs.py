@@ -19,7 +19,7 @@ def rewrite(members: list[tuple[tarfile.TarInfo, bytes]]) -> dict[str, tarfile.T
 
 def rewritten(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     target = io.BytesIO()
-    source = io.BytesIO(tarball(members, compression=""))
+    source = io.BytesIO(tarball(members, compressed=False))
     rootfs.write(source, target, name="x.tar.gz")
     return target.getvalue()
 
@@ -117,5 +117,5 @@ def test_members_outside_are_refused(name: str) -> None:
 
 def test_a_hard_link_to_what_is_left_out_is_refused() -> None:
     swap = member("SWAP.swap", data=b"x")
-    with pytest.raises(DataError, match="'swap' is a hard link to 'SWAP.swap'"):
+    with pytest.raises(DataError, match=r"'swap' is a hard link to 'SWAP\.swap'"):
         rewrite([swap, member("swap", tarfile.LNKTYPE, linkname="SWAP.swap")])

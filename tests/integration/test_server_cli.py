@@ -1,0 +1,56 @@
+"""The commands keyring, channel and image as a person runs them."""
+
+import json
+import sys
+
+from coreimage.config import Workspace
+from coreimage.lib import run
+from tests.support.publications import SERIES, publish
+
+
+def coreimage(workspace: Workspace, *words: str) -> run.Completed:
+    argv = [sys.executable, "-m", "coreimage", *words, "--workspace", str(workspace.root)]
+    return run.run(argv, env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+
+
+def test_from_keys_to_an_image(workspace: Workspace) -> None:
+    publish(workspace, "20150511")
+    listed = coreimage(workspace, "keyring", "list", "--json")
+    levels = [each["level"] for each in json.loads(listed.stdout)]
+    assert levels[0] == "archive-master"
+    assert len(levels) == 5
+    assert coreimage(workspace, "channel", "create", "ubuntu-core/edge").status == 0
+    words = ("ubuntu-core/edge", "generic_amd64", "--series", SERIES, "--json")
+    first = json.loads(coreimage(workspace, "image", "import", *words).stdout)
+    again = json.loads(coreimage(workspace, "image", "import", *words).stdout)
+    assert (first["version"], first["changed"]) == (1, True)
+    assert (again["version"], again["changed"]) == (1, False)
+    shown = coreimage(workspace, "image", "show", "ubuntu-core/edge", "--json")
+    assert json.loads(shown.stdout)["files"] == first["files"]
+    channel = coreimage(workspace, "channel", "show", "ubuntu-core/edge", "--json")
+    assert json.loads(channel.stdout)["devices"]["generic_amd64"]["version"] == 1
+    table = coreimage(workspace, "image", "list", "ubuntu-core/edge").stdout.decode()
+    assert table.splitlines()[1].startswith("1\tfull\t")
+
+
+def test_errors_name_what_exists(workspace: Workspace) -> None:
+    assert coreimage(workspace, "channel", "create", "edge").status == 0
+    unknown = coreimage(workspace, "channel", "show", "stable")
+    assert unknown.status == 66
+    assert b"'edge'" in unknown.stderr
+    keyring = coreimage(workspace, "keyring", "show", "master")
+    assert keyring.status == 66
+    assert b"image-master" in keyring.stderr
+    unfed = coreimage(workspace, "image", "import", "edge")
+    assert unfed.status == 66
+    assert b"'ubuntu-core/edge'" in unfed.stderr
+
+
+def test_a_refused_publication_has_the_exit_code_of_trust(workspace: Workspace) -> None:
+    directory = publish(workspace, "20150511")
+    (directory / "SHA256SUMS").write_text("changed\n")
+    coreimage(workspace, "channel", "create", "ubuntu-core/edge")
+    refused = coreimage(workspace, "image", "import", "ubuntu-core/edge", "--series", SERIES)
+    assert refused.status == 76
+    assert b"SHA256SUMS" in refused.stderr
+    assert b"hint: expected a signature by a key of the keyring 'image-signing'" in refused.stderr

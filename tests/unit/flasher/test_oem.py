@@ -1,0 +1,176 @@
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import DataError, NotFoundError
+from coreimage.flasher.oem import find_oem, load_oem, parse, shipped_folder
+from coreimage.flasher.staging import Kind, Staging
+from coreimage.lib import run
+
+GOOD = """\
+name: board
+version: "2.1"
+oem:
+  hardware:
+    bootloader: grub
+    partition-layout: system-AB
+    architecture: amd64
+"""
+FULL = (
+    GOOD
+    + """\
+    platform: some-platform
+    dtb: some.dtb
+    boot-assets:
+      files:
+        - path: boot/splash.bmp
+          target: splash.bmp
+  software:
+    built-in: [webdm]
+    preinstalled: [hello]
+  store:
+    id: mine
+type: oem
+vendor: Somebody
+config:
+  ubuntu-core:
+    modprobe: [loop]
+"""
+)
+
+
+def package(root: Path, text: str = FULL) -> Path:
+    folder = root / "board"
+    (folder / "meta").mkdir(parents=True)
+    (folder / "boot").mkdir()
+    (folder / "meta/package.yaml").write_text(text)
+    (folder / "boot/splash.bmp").write_bytes(b"picture")
+    (folder / "tool").write_text("#!/bin/sh\n")
+    (folder / "tool").chmod(0o755)
+    return folder
+
+
+def archive(folder: Path, target: Path) -> Path:
+    with tarfile.open(target, "w:gz") as tar:
+        tar.add(folder, arcname=".")
+    return target
+
+
+def test_the_shipped_package_is_good() -> None:
+    found = load_oem(find_oem("generic-amd64", folders=[shipped_folder()]))
+    assert found.info.name == "generic-amd64"
+    assert found.device == "generic_amd64"
+    assert found.boot_files() == {}
+
+
+def test_all_fields_of_the_original_are_known(tmp_path: Path) -> None:
+    info = load_oem(package(tmp_path)).info
+    assert info.oem.hardware.platform == "some-platform"
+    assert info.oem.software.built_in == ["webdm"]
+    assert info.oem.store.id == "mine"
+    assert info.config == {"ubuntu-core": {"modprobe": ["loop"]}}
+
+
+def test_a_folder_and_its_archive_are_the_same_package(tmp_path: Path) -> None:
+    folder = load_oem(package(tmp_path))
+    packed = load_oem(archive(tmp_path / "board", tmp_path / "board.tar.gz"))
+    assert folder == packed
+    assert folder.digest == packed.digest
+    (tmp_path / "board/tool").chmod(0o644)
+    assert load_oem(tmp_path / "board").digest != folder.digest
+
+
+def test_it_is_installed_below_its_version(tmp_path: Path) -> None:
+    tree = Staging(tmp_path / "tree")
+    load_oem(package(tmp_path)).install(tree)
+    assert tree.file("oem/board/current/boot/splash.bmp").read_bytes() == b"picture"
+    assert tree.entries["oem/board/current"].kind is Kind.SYMLINK
+    assert tree.entries["oem/board/current"].target == "2.1"
+    assert tree.entries["oem/board/2.1/tool"].mode == 0o755
+
+
+def test_boot_assets_go_to_the_boot_partition(tmp_path: Path) -> None:
+    assert load_oem(package(tmp_path)).boot_files() == {"splash.bmp": b"picture"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says", "hint"),
+    [
+        ("bootloader: grub", "bootloader: u-boot", "bootloader 'u-boot' is not supported", ""),
+        ("system-AB", "minimal", "partition-layout 'minimal' is not supported", ""),
+        ("boot/splash.bmp", "boot/missing", "no file 'boot/missing'", ""),
+        ("target: splash.bmp", "target: ../../x", "outside its root", ""),
+        ("architecture:", "architectur:", "architectur", "architecture"),
+        ('"2.1"', "2.10", "'version'", "in quotes"),
+        ("name: board", "name: ../board", "'name'", ""),
+        ("name: board", "name: [", "not YAML", ""),
+        ("type: oem", "type: app", "'type'", ""),
+        (GOOD, "", "'name'|document", ""),
+        ("name: board", "name: !!python/object/apply:os.system [id]", "not YAML", ""),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, says: str, hint: str) -> None:
+    with pytest.raises(DataError, match=says) as raised:
+        load_oem(package(tmp_path, FULL.replace(old, new)))
+    assert "meta/package.yaml" in raised.value.message
+    assert hint in raised.value.hint
+
+
+def test_a_document_that_is_no_mapping_is_refused() -> None:
+    for text in (b"", b"- list", b"text", b"\xff\xfe\x00", b"[" * 5000):
+        with pytest.raises(DataError, match="source"):
+            parse(text, source="source")
+
+
+def test_a_package_without_a_description_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no meta/package\.yaml"):
+        load_oem(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../escape", "/absolute"])
+def test_a_malicious_archive_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "board.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(DataError, match="outside its root"):
+        load_oem(path)
+
+
+def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
+    folder = package(tmp_path)
+    (folder / "link").symlink_to("/etc/passwd")
+    with pytest.raises(DataError, match="'link'"):
+        load_oem(folder)
+    with pytest.raises(DataError, match="link"):
+        load_oem(archive(folder, tmp_path / "x.tar.gz"))
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_text("no")
+    with pytest.raises(DataError, match=r"x\.tar\.gz"):
+        load_oem(tmp_path / "x.tar.gz")
+
+
+def test_the_first_folder_wins_and_names_are_listed(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    archive(package(tmp_path), own / "generic-amd64.tar.gz")
+    folders = [own, tmp_path / "absent", shipped_folder()]
+    assert find_oem("generic-amd64", folders=folders) == own / "generic-amd64.tar.gz"
+    assert find_oem(str(own / "generic-amd64.tar.gz"), folders=[]).exists()
+    with pytest.raises(NotFoundError) as raised:
+        find_oem("beagle", folders=folders)
+    assert raised.value.hint == "the OEM packages are 'generic-amd64'"
+    with pytest.raises(NotFoundError, match="nowhere"):
+        find_oem("./nowhere", folders=folders)
+
+
+def test_every_compression_that_we_know_is_read(tmp_path: Path) -> None:
+    package(tmp_path)
+    run.run(["tar", "-C", tmp_path / "board", "-cJf", tmp_path / "board.tar.xz", "."])
+    run.run(["tar", "-C", tmp_path / "board", "--zstd", "-cf", tmp_path / "board.tar.zst", "."])
+    expected = load_oem(tmp_path / "board").digest
+    for suffix in ("xz", "zst"):
+        assert load_oem(tmp_path / f"board.tar.{suffix}").digest == expected

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from coreimage import pipeline
+from coreimage.config import ChannelSettings, Settings, Workspace
+from coreimage.errors import DataError
+from coreimage.lib.progress import Silent
+
+PUBLISHED = "www/cdimage/debian-core/trixie/daily-preinstalled/20261123"
+
+
+def waiting_for_good(root: Path) -> Workspace:
+    channel = ChannelSettings(project="debian-core", release="13", accept="good")
+    return Workspace(root=root, settings=Settings(channels={"debian-core/13/stable": channel}))
+
+
+def test_a_channel_whose_publication_is_not_marked_good_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / PUBLISHED).mkdir(parents=True)
+    assert pipeline.advance(waiting_for_good(tmp_path), progress=Silent()) == {}
+
+
+def test_a_channel_without_any_publication_is_left_out(tmp_path: Path) -> None:
+    assert pipeline.advance(waiting_for_good(tmp_path), progress=Silent()) == {}
+
+
+def test_a_channel_takes_series_and_product_from_its_definition(tmp_path: Path) -> None:
+    own = tmp_path / "definitions/kiosk"
+    own.mkdir(parents=True)
+    (own / "definition.toml").write_text(
+        'name = "kiosk"\ntitle = "Kiosk"\nextends = "debian-core"\nproduct = "kiosk"\n'
+    )
+    workspace = Workspace(root=tmp_path, settings=Settings())
+    settings = pipeline.channel_settings(workspace, "kiosk/13/edge")
+    source = pipeline.channel_source(workspace, settings)
+    assert (source.release.series, source.definition.product) == ("trixie", "kiosk")
+
+
+def test_a_channel_that_is_not_configured_needs_a_name_of_three_parts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'edge' is not configured"):
+        pipeline.channel_settings(Workspace(root=tmp_path, settings=Settings()), "edge")
