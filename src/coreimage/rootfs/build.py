@@ -93,7 +93,7 @@ def _epoch() -> datetime | None:
     if text is None:
         return None
     try:
-        if not text.isdecimal():
+        if not (text.isascii() and text.isdecimal()):
             raise ValueError(text)
         return datetime.fromtimestamp(int(text), UTC)
     except (ValueError, OverflowError, OSError):
