@@ -173,7 +173,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     """Return a hint with the valid key that looks most like the one that was refused."""
     names = _keys_at(model, where[:-1])
-    close = difflib.get_close_matches(str(where[-1]), names, n=1)
+    close = difflib.get_close_matches(str(where[-1]) if where else "", names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
     return "the keys here are " + ", ".join(names) if names else ""
