@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +17,10 @@ from coreimage.errors import (
     CoreImageError,
     DataError,
     NotFoundError,
+<<<<<<< HEAD
+=======
+    TrustError,
+>>>>>>> tests1
     UnavailableError,
 )
 from coreimage.lib import run
@@ -24,6 +30,12 @@ _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
+_INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
+# How apt says that it has an index but does not trust it.
+_REFUSALS = re.compile(
+    r"GPG error|is not signed|signature|NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG"
+    r"|is expired|is not valid yet|Hash Sum mismatch"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +84,9 @@ def find_archive(selection: Selection, settings: ArchiveSettings, scratch: Path)
     if not keyring.is_file():
         raise NotFoundError(
             f"the archive keyring '{keyring}' is missing",
-            hint=f"install the package {keyring.stem}, or set 'keyring' of "
+            hint=f"correct 'keyring' of [archives.{distribution}] in coreimage.toml"
+            if settings.keyring
+            else f"install the package {keyring.stem}, or set 'keyring' of "
             f"[archives.{distribution}] in coreimage.toml",
         )
     if settings.mirror:
@@ -99,27 +113,31 @@ def host_mirrors(distribution: str) -> dict[str, str]:
         return {}
     try:
         listed = run.run(
-            [
-                "apt-get",
-                "indextargets",
-                "--format",
-                "$(RELEASE)\t$(REPO_URI)",
-                "Created-By: Packages",
-            ]
+            ["apt-get", "indextargets", "--format", _INDEX_TARGETS, "Created-By: Packages"]
         )
     except CommandError:
         return {}
-    codename, mirrors = host.get("VERSION_CODENAME", ""), dict[str, str]()
-    for line in listed.stdout.decode(errors="replace").splitlines():
-        suite, _, uri = line.partition("\t")
-        if suite == codename:
-            mirrors.setdefault("main", uri.rstrip("/"))
-        elif suite == f"{codename}-security":
-            mirrors.setdefault("security", uri.rstrip("/"))
-    if "main" in mirrors:
-        mirrors.setdefault("security", mirrors["main"])
-        return mirrors
-    return {}
+    text = listed.stdout.decode(errors="replace")
+    return mirrors_in_targets(text, distribution, host.get("VERSION_CODENAME", ""))
+
+
+def mirrors_in_targets(text: str, distribution: str, codename: str) -> dict[str, str]:
+    """Return the mirrors in a list of apt's index targets: release, URI, origin, component.
+
+    A vendor's own archive often has the same release names; its origin or its component tells.
+    The origin is not known before apt has been updated. Nothing counts that cannot be reached
+    from inside of a new system.
+    """
+    mirrors: dict[str, str] = {}
+    kinds = {codename: "main", f"{codename}-security": "security"}
+    for line in text.splitlines():
+        suite, uri, origin, component = (*line.split("\t"), "", "", "")[:4]
+        known = "" if origin.startswith("$") else origin
+        if known.lower() not in ("", distribution) or component != "main":
+            continue
+        if suite in kinds and uri.startswith(("http://", "https://")):
+            mirrors.setdefault(kinds[suite], uri.rstrip("/"))
+    return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
 def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
@@ -135,14 +153,26 @@ def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
     )
     if not found.is_file():
         raise run.failure(asked)
-    mirrors: dict[str, str] = {}
-    for line in found.read_text().splitlines():
-        words = line.split()
-        if words[:1] == ["deb"]:
-            security = words[-2].startswith(f"{series}-security")
-            mirrors.setdefault("security" if security else "main", words[-3])
-    mirrors.setdefault("security", mirrors["main"])
+    mirrors = mirrors_in_sources(found.read_text(), series)
+    if not mirrors:
+        raise NotFoundError(
+            f"mmdebstrap knows no mirror for '{series}'",
+            hint="set 'mirror' of the distribution's [archives.NAME] in coreimage.toml",
+        )
     return mirrors
+
+
+def mirrors_in_sources(text: str, series: str) -> dict[str, str]:
+    """Return the mirrors in the text of a sources.list: `main` and `security`, or nothing."""
+    mirrors: dict[str, str] = {}
+    for line in text.splitlines():
+        kind, _, rest = line.strip().partition(" ")
+        words = re.sub(r"^\s*\[[^]]*\]", "", rest).split()
+        if kind != "deb" or len(words) < 2:  # noqa: PLR2004  URI, suite
+            continue
+        security = words[1].startswith(f"{series}-security")
+        mirrors.setdefault("security" if security else "main", words[0])
+    return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
 def _host_release() -> dict[str, str]:
@@ -156,8 +186,8 @@ def _host_release() -> dict[str, str]:
 def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution:
     """Ask apt what it would install into an empty system; nothing is downloaded but indices.
 
-    Raises UnavailableError when the mirror cannot be reached, DataError for a package that does
-    not exist.
+    Raises UnavailableError when the mirror cannot be reached or lacks a suite, TrustError when
+    its signature or its date is refused, DataError for a package that does not exist.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
     try:
@@ -165,6 +195,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
+<<<<<<< HEAD
         if "No space left on device" in error.message:
             raise CoreImageError(
                 f"no space for the archive's indices in '{scratch.parent}'",
@@ -175,6 +206,9 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             + _complaints(error.message),
             hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
         ) from error
+=======
+        raise _archive_error(selection.definition.name, error.message) from error
+>>>>>>> tests1
     wanted = ["?essential", "apt", *selection.packages]
     try:
         listed = run.run(
@@ -193,6 +227,18 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
     return Resolution(packages=packages, published_at=max(dates))
 
 
+def _archive_error(name: str, message: str) -> CoreImageError:
+    if _REFUSALS.search(message):
+        return TrustError(
+            f"the package archive of '{name}' is not trusted: {_complaints(message)}",
+            hint="check 'keyring' and the mirror in 'archives' of coreimage.toml, and the clock",
+        )
+    return UnavailableError(
+        f"the package archive of '{name}' cannot be used: {_complaints(message)}",
+        hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
+    )
+
+
 def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> Path:
     for name in ("lists/partial", "archives/partial", "parts"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
@@ -206,6 +252,7 @@ def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> 
         "APT::Install-Recommends": "false",
         "APT::Sandbox::User": "",
         "Dir::Cache": str(scratch),
+        "Dir::Etc::Main": "/dev/null",
         "Dir::Etc::Parts": str(scratch / "parts"),
         "Dir::Etc::Preferences": "/dev/null",
         "Dir::Etc::PreferencesParts": str(scratch / "parts"),
@@ -237,7 +284,9 @@ def _release_date(path: Path) -> datetime:
     for line in path.read_text(errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key == "Date":
-            return parsedate_to_datetime(value.strip()).astimezone(UTC)
+            with suppress(ValueError):
+                date = parsedate_to_datetime(value.strip())
+                return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
     raise DataError(f"'{path.name}' of the archive has no date")
 
 

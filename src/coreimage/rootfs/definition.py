@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from coreimage.config import nearest_key
+from coreimage.config import explain
 from coreimage.errors import DataError, NotFoundError
 
-_Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.:-]+$")]
+_Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.:-]*[a-z0-9+.]$")]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 _Suite = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]*$")]
 _MAX_DEPTH = 8
+# Lists to which a definition adds what it extends.
+_ADDED = ("packages", "exclude_paths", "include_paths")
 
 
 class _Strict(BaseModel):
@@ -145,14 +147,16 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
         wanted = own.get("extends")
     source = folders[-1] / "definition.toml"
     try:
-        return Definition.model_validate(document), folders
+        definition = Definition.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        complaint, hint = explain(Definition, error)
+        raise DataError(f"{source}: {complaint}", hint=hint) from error
+    if definition.name != name:
         raise DataError(
-            f"{source}: '{where}': {first['msg'].lower()}",
-            hint=nearest_key(Definition, first["loc"]),
-        ) from error
+            f"{source}: 'name' is '{definition.name}', in a folder named '{name}'",
+            hint="give both the same name",
+        )
+    return definition, folders
 
 
 def select(name: str, release: str | None, arch: str, places: Sequence[Path]) -> Selection:
@@ -197,16 +201,23 @@ def _find(name: str, places: Sequence[Path]) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
+    # What is merged is looked at first; the rest is checked when all is merged.
+    for key in _ADDED:
+        if not isinstance(document.get(key, []), list):
+            raise DataError(f"{path}: '{key}' is {document[key]!r}, expected a list")
+    if not isinstance(document.get("extends", ""), str):
+        raise DataError(f"{path}: 'extends' is {document['extends']!r}, expected a name")
+    return document
 
 
 def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` overlaid by `own`: package and path lists add up, all else is replaced."""
     merged = dict(base)
     for key, value in own.items():
-        if key in ("packages", "exclude_paths", "include_paths"):
+        if key in _ADDED:
             merged[key] = [*merged.get(key, []), *value]
         else:
             merged[key] = value

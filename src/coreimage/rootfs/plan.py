@@ -1,5 +1,6 @@
 """What a root filesystem build will run, as plain data."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,7 +60,7 @@ def plan_build(
         f"--essential-hook=tar-in {early.name} /",
         f"--customize-hook=tar-in {late.name} /",
         *(
-            f'--customize-hook=env --chdir="$1" chroot "$1" /{INSIDE}/{name}'
+            f'--customize-hook=env --chdir="$1" chroot "$1" {shlex.quote(f"/{INSIDE}/{name}")}'
             for name in selection.hooks("chroot")
         ),
         # What the build host left: its name and resolver, and our own scaffolding.

@@ -16,7 +16,7 @@ import os, sys
 from coreimage.lib import compress
 os.sched_setaffinity(0, {int(number) for number in sys.argv[3].split(",")})
 with open(sys.argv[2], "wb") as target:
-    with compress.compressing(target, kind=sys.argv[1], level=3) as stream:
+    with compress.compressing(target, kind=sys.argv[1], level=1) as stream:
         stream.write(sys.stdin.buffer.read())
 """
 
@@ -29,7 +29,7 @@ def data() -> bytes:
     return b"".join(choice.choice(words) for _ in range(200_000))
 
 
-def compressed(path: Path, kind: str, data: bytes, level: int = 3) -> Path:
+def compressed(path: Path, kind: str, data: bytes, level: int = 1) -> Path:
     with path.open("wb") as file, compress.compressing(file, kind=kind, level=level) as stream:
         stream.write(data)
     return path

@@ -1,5 +1,3 @@
-import os
-import select
 import signal
 import sys
 from pathlib import Path
@@ -8,27 +6,12 @@ import pytest
 
 from coreimage.errors import CommandError, RightsError
 from coreimage.lib import run
+from tests.support.processes import Watch
 
-PATIENCE = 60.0
 # Starts a child of its own and says its number; neither ends by itself.
 FAMILY = "sleep 600 & echo $!; wait"
 # As FAMILY, and deaf to SIGTERM.
 DEAF = "trap '' TERM; sleep 600 & echo $!; while :; do wait; done"
-
-
-class Watch:
-    """A process that somebody else started, watched by a descriptor that is its own for good."""
-
-    def __init__(self, line: bytes | str) -> None:
-        try:
-            self._descriptor = os.pidfd_open(int(line))
-        except ProcessLookupError:
-            self._descriptor = -1
-
-    def is_gone(self, patience: float = PATIENCE) -> bool:
-        if self._descriptor == -1:
-            return True
-        return bool(select.select([self._descriptor], [], [], patience)[0])
 
 
 def first_line(process: run.Process[bytes]) -> bytes:
