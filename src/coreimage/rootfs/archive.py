@@ -17,10 +17,7 @@ from coreimage.errors import (
     CoreImageError,
     DataError,
     NotFoundError,
-<<<<<<< HEAD
-=======
     TrustError,
->>>>>>> tests1
     UnavailableError,
 )
 from coreimage.lib import run
@@ -195,20 +192,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
-<<<<<<< HEAD
-        if "No space left on device" in error.message:
-            raise CoreImageError(
-                f"no space for the archive's indices in '{scratch.parent}'",
-                hint="free some space, or choose another place",
-            ) from error
-        raise UnavailableError(
-            f"the package archive of '{selection.definition.name}' cannot be used: "
-            + _complaints(error.message),
-            hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
-        ) from error
-=======
         raise _archive_error(selection.definition.name, error.message) from error
->>>>>>> tests1
     wanted = ["?essential", "apt", *selection.packages]
     try:
         listed = run.run(
@@ -228,6 +212,11 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
 
 
 def _archive_error(name: str, message: str) -> CoreImageError:
+    if "No space left on device" in message:
+        return CoreImageError(
+            f"no space for the indices of the package archive of '{name}'",
+            hint="free some space, or choose another place",
+        )
     if _REFUSALS.search(message):
         return TrustError(
             f"the package archive of '{name}' is not trusted: {_complaints(message)}",
