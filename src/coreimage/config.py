@@ -5,13 +5,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from coreimage.errors import ConfigError, NotFoundError
 
 CONFIG_NAME = "coreimage.toml"
+_MAX_PORT = 65535
 
 
 class _Strict(BaseModel):
@@ -48,11 +49,20 @@ class ChannelSettings(_Strict):
     devices: Mapping[str, str] = Field(default_factory=lambda: {"generic_amd64": "amd64"})
 
 
+def _check_port(value: Any) -> Any:
+    if value == "disabled" or (type(value) is int and 1 <= value <= _MAX_PORT):
+        return value
+    raise ValueError("expected a port from 1 to 65535, or 'disabled'")
+
+
+_Port = Annotated[int | Literal["disabled"], BeforeValidator(_check_port)]
+
+
 class ServeSettings(_Strict):
     """Where `coreimage serve` listens."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
+    port: Annotated[int, Field(ge=0, le=_MAX_PORT)] = 8080
 
 
 class CompressionSettings(_Strict):
@@ -66,8 +76,8 @@ class PublicServer(_Strict):
     """What version tarballs tell devices about the server that they are to ask."""
 
     host: str = "system-image.example"
-    http_port: int | Literal["disabled"] = 80
-    https_port: int | Literal["disabled"] = 443
+    http_port: _Port = 80
+    https_port: _Port = 443
 
 
 class Settings(_Strict):
@@ -154,17 +164,28 @@ def load_workspace(root: Path) -> Workspace:
 def load_settings(path: Path) -> Settings:
     """Read and check a coreimage.toml; raises ConfigError with file, key and nearest valid key."""
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"{path}: '{where}': {first['msg'].lower()}", hint=nearest_key(Settings, first["loc"])
-        ) from error
+        message, hint = explain(Settings, error)
+        raise ConfigError(f"{path}: {message}", hint=hint) from error
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """Return the first complaint about a document, with key and value, and a hint."""
+    return complaint(model, error.errors()[0])
+
+
+def complaint(model: type[BaseModel], first: Mapping[str, Any]) -> tuple[str, str]:
+    """Return one of pydantic's errors, with key and value, and a hint."""
+    where, value = ".".join(str(part) for part in first["loc"]), first["input"]
+    found = f" is {value!r}" if isinstance(value, str | int | float) else ""
+    if first["type"] == "extra_forbidden":
+        return f"'{where}' is not a key", nearest_key(model, first["loc"])
+    return f"'{where}'{found}: {first['msg'].lower()}", ""
 
 
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:

@@ -4,7 +4,6 @@ Every step looks at what is there and does what is missing, so that a road that 
 goes on where it stopped, and one that has nothing to do says so.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from coreimage.lib.files import lock
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildState
+from coreimage.model.document import parse_object
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import (
     Publication,
@@ -180,34 +180,45 @@ def publish_finished(workspace: Workspace, *, progress: Progress) -> list[Public
 
 
 def _waiting(workspace: Workspace) -> Iterator[tuple[Publication, list[Build]]]:
-    """Yield the publications that are to be made, oldest first, with their builds."""
+    """Yield the publications that are to be made, oldest first, with their builds.
+
+    A publication never changes: it waits until none of its builds is under way.
+    """
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for each in marks.publications(workspace.publications):
         newest[each.project, each.series] = build_id_key(each.version)
     groups: dict[Publication, list[Build]] = {}
-    for build in queue.list_builds(workspace, states=[BuildState.SUCCEEDED]):
+    under_way: set[Publication] = set()
+    for build in queue.list_builds(workspace):
         request = build.request
         key = build_id_key(request.version)
         publication = Publication(
             project=request.project, series=request.series, version=request.version
         )
-        if key > newest.get((request.project, request.series), (0, 0)):
+        if not build.state.finished:
+            under_way.add(publication)
+        elif build.state is BuildState.SUCCEEDED and key > newest.get(
+            (request.project, request.series), (0, 0)
+        ):
             groups.setdefault(publication, []).append(build)
-    yield from sorted(groups.items(), key=lambda group: build_id_key(group[0].version))
+    for publication in sorted(groups, key=lambda each: build_id_key(each.version)):
+        if publication not in under_way:
+            yield publication, groups[publication]
 
 
 def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
     names = rootfs.artifact_names(build.request.project)
     path = folder.folder_of(workspace, build.id).artifacts / names["record"]
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        record = parse_object(path.read_bytes(), name=str(path))
+        words = [record["product"], *(record["sha256"][names[kind]] for kind in _PUBLISHED_NAMES)]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("names and digests are text")
+    except (OSError, TypeError, KeyError) as error:
         raise DataError(
-            f"the record of build {build.id} cannot be read: {error}",
+            f"'{path}' is not the record of build {build.id}: {error}",
             hint="request a new build",
         ) from error
-    if not isinstance(record, dict) or not isinstance(record.get("sha256"), dict):
-        raise DataError(f"'{path}' is not the record of a build", hint="request a new build")
     return record
 
 

@@ -20,7 +20,7 @@ def test_from_keys_to_an_image(workspace: Workspace) -> None:
     assert levels[0] == "archive-master"
     assert len(levels) == 5
     assert coreimage(workspace, "channel", "create", "ubuntu-core/edge").status == 0
-    words = ("ubuntu-core/edge", "generic_amd64", "--series", SERIES, "--json")
+    words = ("ubuntu-core/edge", "generic_amd64", "--series", SERIES, "--product", "core", "--json")
     first = json.loads(coreimage(workspace, "image", "import", *words).stdout)
     again = json.loads(coreimage(workspace, "image", "import", *words).stdout)
     assert (first["version"], first["changed"]) == (1, True)
@@ -50,7 +50,9 @@ def test_a_refused_publication_has_the_exit_code_of_trust(workspace: Workspace) 
     directory = publish(workspace, "20150511")
     (directory / "SHA256SUMS").write_text("changed\n")
     coreimage(workspace, "channel", "create", "ubuntu-core/edge")
-    refused = coreimage(workspace, "image", "import", "ubuntu-core/edge", "--series", SERIES)
+    refused = coreimage(
+        workspace, "image", "import", "ubuntu-core/edge", "--series", SERIES, "--product", "core"
+    )
     assert refused.status == 76
     assert b"SHA256SUMS" in refused.stderr
     assert b"hint: expected a signature by a key of the keyring 'image-signing'" in refused.stderr

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,17 +27,20 @@ def somebody(ground: Path) -> Iterator[Product]:
     Only root can become somebody else; everybody else is another user than the road's already
     when the road was gone as root, and builds in other surroundings at least.
     """
-    home = ground / "somebody"
+    # Not below the road's own folder: commands look upwards for a workspace.
+    home = Path(tempfile.mkdtemp(prefix="coreimage-somebody-", dir=ground.parent)) / "home"
+    home.parent.chmod(0o755)
     surroundings = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "HOME": str(home)}
     if os.geteuid() != 0:
         home.mkdir()
         yield Product(folder=home, environment=surroundings)
+        shutil.rmtree(home.parent)
         return
     run.run(["useradd", "--create-home", "--home-dir", home, USER])
     try:
         home.chmod(0o700)
         # Our own checkout may lie where others cannot go.
-        code = ground / "code"
+        code = home.parent / "code"
         for name in ("src", "definitions", "oem"):
             shutil.copytree(SOURCES / name, code / name)
         packages = Path(sysconfig.get_paths()["purelib"])
@@ -51,7 +55,8 @@ def somebody(ground: Path) -> Iterator[Product]:
             environment={**surroundings, "PYTHONPATH": path},
         )
     finally:
-        run.run(["userdel", "--remove", USER], check=False)
+        run.run(["userdel", USER], check=False)
+        shutil.rmtree(home.parent)
 
 
 def test_another_user_on_another_host_gets_the_same_image_and_disk(

@@ -121,7 +121,7 @@ def test_no_space_for_the_build(road: Road, tmp_path: Path) -> None:
     namespace = ["unshare", "--mount"]
     if os.geteuid() != 0:
         namespace += ["--user", "--map-root-user"]
-    shell = f'mount -t tmpfs -o size=64m none {small} && exec "$@"'
+    shell = f'mount -t tmpfs -o size=200m none {small} && exec "$@"'
     product = Product(
         folder=SOURCES,
         prefix=[*namespace, "sh", "-c", shell, "sh"],

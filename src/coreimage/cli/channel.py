@@ -1,10 +1,12 @@
 """The command `coreimage channel`: channels and their devices."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table
+from coreimage.cli.space import load_space
 
 app = typer.Typer(help="Create, list and show channels.", no_args_is_help=True)
 
@@ -21,10 +23,9 @@ def create(
 
     Example: coreimage channel create debian-core/13/edge
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import channels
 
-    place, now = find(workspace)
+    place, now = load_space(workspace), datetime.now(UTC)
     channels.create_channel(place, name, now=now, hidden=hidden)
     print(f"created channel '{name}'")
     if name not in place.settings.channels:
@@ -41,10 +42,9 @@ def list_channels(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage channel list
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
 
-    place, _ = find(workspace)
+    place = load_space(workspace)
     found = tree.read_channels(place).channels
     if json:
         print_json(
@@ -76,10 +76,9 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, json: JsonOption
 
     Example: coreimage channel show debian-core/13/edge
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
 
-    place, _ = find(workspace)
+    place = load_space(workspace)
     channel = tree.read_channels(place).require(name)
     newest = {
         device: tree.read_index(place, name, device).newest_full()

@@ -1,7 +1,9 @@
 """What every command shares: results on stdout, progress on stderr, errors with hints and codes."""
 
+import errno
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -31,6 +33,7 @@ DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
 ]
 _INTERNAL = 70
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class _Task:
@@ -136,28 +139,41 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     raise TerminatedError(number)
 
 
 def guarded(app: typer.Typer, name: str) -> int:
     """Run a command line and return its exit code; errors become a message and a hint."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else we were started by nohup
+        signal.signal(signal.SIGHUP, _stop)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status = app(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except CoreImageError as error:
         return report(error)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
-        sys.stderr.close()
-        return 128 + signal.SIGPIPE
+        return _unread()
+    except SystemExit as error:  # how Typer ends when nobody reads our output
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _unread()
     except Exception as error:  # noqa: BLE001  the last resort: a bug must not look like bad input
         return _bug(name, error)
     return status if isinstance(status, int) else 0
+
+
+def _unread() -> int:
+    # Whoever read our output has seen enough; keep the interpreter from complaining at exit.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return 128 + signal.SIGPIPE
 
 
 def report(error: CoreImageError) -> int:
@@ -173,6 +189,8 @@ def _bug(name: str, error: Exception) -> int:
     if callable(shown):
         shown()
         return int(getattr(error, "exit_code", 2))
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return report(CoreImageError(f"{error.strerror}", hint="free some space and try again"))
     if isinstance(error, OSError) and error.filename is not None:
         print(f"coreimage: error: '{error.filename}': {error.strerror}", file=sys.stderr)
         return 77 if isinstance(error, PermissionError) else 1

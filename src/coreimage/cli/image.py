@@ -1,10 +1,12 @@
 """The command `coreimage image`: the images of a channel."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
     from coreimage.model.index import Image
@@ -28,10 +30,9 @@ def list_images(
 
     Example: coreimage image list debian-core/13/edge generic_amd64
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
 
-    place, _ = find(workspace)
+    place = load_space(workspace)
     images = tree.read_index(place, channel, device).images
     if json:
         print_json([_fields(image) for image in images])
@@ -64,10 +65,9 @@ def show(
 
     Example: coreimage image show debian-core/13/edge generic_amd64 --revision -1
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import tree
 
-    place, _ = find(workspace)
+    place = load_space(workspace)
     image = tree.read_index(place, channel, device).full(revision)
     if json:
         print_json(_fields(image))
@@ -101,12 +101,11 @@ def import_(
 
     Example: coreimage image import debian-core/13/edge generic_amd64
     """
-    from coreimage.cli.workspace import find
     from coreimage.errors import NotFoundError
     from coreimage.pipeline import channel_source
     from coreimage.systemimage import importer
 
-    place, now = find(workspace)
+    place, now = load_space(workspace), datetime.now(UTC)
     settings = place.settings.channels.get(channel)
     if settings is None:
         known = ", ".join(f"'{name}'" for name in sorted(place.settings.channels))

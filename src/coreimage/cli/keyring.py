@@ -1,14 +1,14 @@
 """The command `coreimage keyring`: the server's keys."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from coreimage.systemimage.keyrings import KeyringStatus
 
 app = typer.Typer(
@@ -25,10 +25,9 @@ def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
 
     Example: coreimage keyring generate
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import keyrings
 
-    place, now = find(workspace)
+    place, now = load_space(workspace), datetime.now(UTC)
     published = keyrings.generate(place, progress=progress(), now=now)
     if json:
         print_json({"published": published, "archive_master": place.archive_master})
@@ -43,10 +42,9 @@ def list_keyrings(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage keyring list
     """
-    from coreimage.cli.workspace import find
     from coreimage.systemimage import keyrings
 
-    place, now = find(workspace)
+    place, now = load_space(workspace), datetime.now(UTC)
     found = keyrings.describe(place)
     if json:
         print_json([_fields(each) for each in found])
@@ -73,11 +71,10 @@ def show(
 
     Example: coreimage keyring show archive-master
     """
-    from coreimage.cli.workspace import find
     from coreimage.errors import NotFoundError
     from coreimage.systemimage import keyrings
 
-    place, now = find(workspace)
+    place, now = load_space(workspace), datetime.now(UTC)
     found = {each.level.value: each for each in keyrings.describe(place)}
     if level not in found:
         raise NotFoundError(

@@ -1,7 +1,6 @@
 """The command `coreimage`: nouns and verbs."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -29,6 +28,8 @@ for verb in (boot, doctor, init, serve):
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"coreimage {version('coreimage')}")
         raise typer.Exit
 

@@ -57,20 +57,20 @@ def mark_good(
     from coreimage.cli.space import load_space
     from coreimage.publisher import marks
 
-    tree = load_space(workspace).publications
-    wanted = _parse(publication)
-    marks.mark_good(tree, wanted)
+    space, wanted = load_space(workspace), _parse(publication)
+    marks.mark_good(space.publications, wanted, locks=space.state / "locks")
     print(f"'{wanted.path}' is marked good since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
 
 
 def _parse(text: str) -> "Publication":
-    from coreimage.errors import UsageError
-    from coreimage.model.publication import Publication, is_build_id
+    from coreimage.errors import DataError, UsageError
+    from coreimage.model.publication import Publication
 
-    parts = text.split("/")
-    if len(parts) != 3 or not is_build_id(parts[2]):  # noqa: PLR2004  project, series, build id
+    try:
+        project, series, version = text.split("/")
+        return Publication(project=project, series=series, version=version)
+    except (ValueError, DataError):
         raise UsageError(
             f"'{text}' does not name a publication",
             hint="name it as in debian-core/trixie/20261123",
-        )
-    return Publication(project=parts[0], series=parts[1], version=parts[2])
+        ) from None

@@ -4,12 +4,12 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption
+from coreimage.cli.space import load_space
 from coreimage.errors import TerminatedError
 
 # How long downloads may go on after the server was asked to stop, in seconds.
@@ -39,10 +39,9 @@ def serve(
 
     Example: coreimage serve --port 8080
     """
-    from coreimage.config import find_root, load_workspace
     from coreimage.web.listen import listen, url_of
 
-    space = load_workspace(find_root(Path.cwd(), workspace))
+    space = load_space(workspace)
     settings = space.settings.serve
     listener = listen(
         settings.host if host is None else host, settings.port if port is None else port

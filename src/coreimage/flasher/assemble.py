@@ -6,7 +6,7 @@ what was there before is never overwritten.
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,12 +42,15 @@ def assemble(
     pieces = _tables(layout, boot)
     for name, image in images.items():
         _check_fit(name, image.stat().st_size, layout.partition(name).size)
-    total = sum(length for image in images.values() for _, length in _extents(image))
+    # Asked once: while the kernel decides where new files lie, the answers differ in their zeros.
+    extents = {name: list(_extents(image)) for name, image in images.items()}
+    total = sum(length for found in extents.values() for _, length in found)
     files.require_space(output.parent, total, purpose="the disk image")
     with _unnamed(output) as descriptor, progress.task("writing the disk image", total) as task:
         os.ftruncate(descriptor, layout.size)
         for name, image in images.items():
-            _copy(image, descriptor, layout.partition(name).start, task)
+            start = layout.partition(name).start
+            _copy(image, extents[name], descriptor, start, task)
         for offset, data in pieces:
             os.pwrite(descriptor, data, offset)
         os.fsync(descriptor)
@@ -105,10 +108,12 @@ def _extents(image: Path) -> Iterator[tuple[int, int]]:
             yield start, end - start
 
 
-def _copy(image: Path, target: int, offset: int, task: Task) -> None:
+def _copy(
+    image: Path, extents: Sequence[tuple[int, int]], target: int, offset: int, task: Task
+) -> None:
     """Copy the blocks that are not zero: what is not written stays a hole."""
     with image.open("rb") as file:
-        for start, length in _extents(image):
+        for start, length in extents:
             for position in range(start, start + length, _BLOCK):
                 block = os.pread(file.fileno(), min(_BLOCK, start + length - position), position)
                 if block != _ZEROS[: len(block)]:

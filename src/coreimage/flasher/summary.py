@@ -11,6 +11,7 @@ from coreimage.flasher.resolve import short_channel
 from coreimage.lib import run
 
 _MEMORY = 768
+_SSH_PORT = 8022
 _KVM = Path("/dev/kvm")
 
 
@@ -24,9 +25,12 @@ def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = N
     """Return the summary; `private_key` is the one that was made for this image."""
     output = shlex.quote(str(plan.output))
     network = (
-        ["-nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8022-:22"] if plan.access.ssh else []
+        [f"-nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{_SSH_PORT}-:22"]
+        if plan.access.ssh
+        else []
     )
     command = " ".join([program, f"-m {_MEMORY}", *network, output])
+    port = f" --ssh-port {_SSH_PORT}" if plan.access.ssh else ""
     lines = [
         "New image complete",
         "Summary:",
@@ -36,11 +40,11 @@ def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = N
         f" Version: {plan.image.version}",
         *(f" SSH key: {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys),
         f"Launch by running: {command}",
-        f"or: coreimage boot {output}",
+        f"or: coreimage boot {output}{port}",
     ]
     if not plan.access.nobody:
         identity = f"-i {shlex.quote(str(private_key))} " if private_key else ""
-        lines.append(f"Log in by running: ssh {identity}-p 8022 core@localhost")
+        lines.append(f"Log in by running: ssh {identity}-p {_SSH_PORT} core@localhost")
     return lines
 
 

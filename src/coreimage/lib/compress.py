@@ -1,12 +1,12 @@
 """Compressed streams: gzip, xz and zstd on both cores, constant memory, always the same bytes.
 
 Worker counts never change the output: every tool is run in its multi-threaded mode, whose
-blocks depend on the level alone.
+blocks depend on the level alone. Nor do options that a user's environment gives these tools.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -14,6 +14,7 @@ from coreimage.errors import DataError
 from coreimage.lib import run
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+_NO_OPTIONS = dict.fromkeys(("GZIP", "PIGZ", "XZ_DEFAULTS", "XZ_OPT"), "")
 
 
 def _threads() -> int:
@@ -49,15 +50,29 @@ def kind_of(head: bytes) -> str | None:
 
 @contextmanager
 def compressing(target: IO[bytes], *, kind: str, level: int) -> Iterator[BinaryIO]:
-    """Yield a stream; what is written to it arrives compressed in `target`, a real file."""
+    """Yield a stream; what is written to it arrives compressed in `target`, a real file.
+
+    Raises CommandError with the words of the compressor, for example on a full disk.
+    """
     argv = compressor(kind, level)
-    with run.start(argv, stdin=run.PIPE, stdout=target, stderr=run.PIPE) as process:
+    broken: BrokenPipeError | None = None
+    with run.start(
+        argv, stdin=run.PIPE, stdout=target, stderr=run.PIPE, env=_NO_OPTIONS
+    ) as process:
         assert process.stdin is not None  # noqa: S101  PIPE was asked for
-        yield process.stdin  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
-        process.stdin.close()
+        try:
+            yield process.stdin  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
+            process.stdin.close()
+        except BrokenPipeError as error:
+            # The compressor gave up; its own words, below, are the ones that help.
+            broken = error
+            with suppress(BrokenPipeError):
+                process.stdin.close()
         said = process.stderr.read() if process.stderr else b""
     if process.returncode:
         raise run.failure(run.Completed(argv=tuple(argv), status=process.returncode, stderr=said))
+    if broken is not None:
+        raise broken
 
 
 @contextmanager
@@ -73,7 +88,9 @@ def decompressing(source: IO[bytes], *, name: str) -> Iterator[BinaryIO]:
         raise DataError(f"'{name}' is not compressed with gzip, xz or zstd")
     os.lseek(source.fileno(), 0, os.SEEK_SET)
     argv = decompressor(kind)
-    with run.start(argv, stdin=source, stdout=run.PIPE, stderr=run.PIPE) as process:
+    with run.start(
+        argv, stdin=source, stdout=run.PIPE, stderr=run.PIPE, env=_NO_OPTIONS
+    ) as process:
         assert process.stdout is not None  # noqa: S101  PIPE was asked for
         yield process.stdout  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
         ended = not process.stdout.read(1)

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -16,8 +16,10 @@ from coreimage.errors import BusyError, CoreImageError
 
 CHUNK = 1 << 20
 _SCRATCH_PREFIX = ".scratch-"
-# A directory made this instant is not locked yet: its owner has this many seconds.
-_LOCKING_TIME = 60
+# Temporary files and links live for one write; older than this, in seconds, nobody needs them.
+_STALE = 3600.0
+# Long enough for a look by `is_locked`, which holds the lock for an instant.
+_LEAST_WAIT = 0.2
 
 
 class Reader(Protocol):
@@ -113,32 +115,56 @@ def scratch_directory(parent: Path, *, mode: int = 0o700) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    path = parent / f"{_SCRATCH_PREFIX}{secrets.token_hex(6)}"
-    path.mkdir(mode=mode)
-    path.chmod(mode)
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    path, descriptor = _locked_directory(parent, mode)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
 
 
-def sweep(parent: Path) -> None:
-    """Remove scratch directories below `parent` whose owner is gone."""
-    for path in parent.glob(f"{_SCRATCH_PREFIX}*"):
-        if not path.is_dir() or path.is_symlink():
-            continue
-        with suppress(OSError):
+def _locked_directory(parent: Path, mode: int) -> tuple[Path, int]:
+    while True:
+        path = parent / f"{_SCRATCH_PREFIX}{secrets.token_hex(6)}"
+        path.mkdir(mode=mode)
+        # Somebody may sweep the directory away until it is locked; then another one is made.
+        with suppress(FileNotFoundError):
+            path.chmod(mode)
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                if time.time() - path.stat().st_mtime < _LOCKING_TIME and not any(path.iterdir()):
-                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if _is_same(path, descriptor):
+                    return path, descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+
+def sweep(parent: Path, *, prepare: Callable[[Path], None] | None = None) -> None:
+    """Remove what killed processes left below `parent`: scratch directories, temporary files.
+
+    `prepare` is called with each directory before it is removed, while nobody else can have it.
+    """
+    for path in parent.glob(f"{_SCRATCH_PREFIX}*"):
+        with suppress(OSError):
+            if path.is_symlink() or not path.is_dir():
+                if time.time() - path.lstat().st_mtime > _STALE:
+                    path.unlink()
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if prepare is not None:
+                    prepare(path)
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(descriptor)
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    found, opened = path.stat(), os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 @contextmanager
@@ -150,7 +176,7 @@ def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        deadline = time.monotonic() + wait
+        deadline = time.monotonic() + max(wait, _LEAST_WAIT)
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +187,7 @@ def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
                         f"'{path.stem}' is in use{_holder(path)}",
                         hint="wait until it has finished and run the command again",
                     ) from None
-                time.sleep(0.1)
+                time.sleep(_LEAST_WAIT / 10)
         note = {
             "pid": os.getpid(),
             "purpose": purpose,
@@ -169,7 +195,10 @@ def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(note).encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)  # else the next to wait could be told of us
     finally:
         os.close(descriptor)
 

@@ -6,10 +6,12 @@ signal, so that it does not outlive us even when we are killed.
 """
 
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,45 +92,84 @@ def start(
     program: the parent-death signal belongs to the thread. With `foreground` it stays in our
     process group, as a program must that reads from the terminal.
     """
-    process = subprocess.Popen(
-        _command(argv),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env={**os.environ, **env} if env is not None else None,
-        cwd=cwd,
-        pass_fds=pass_fds,
-        process_group=None if foreground else 0,
-    )
+    process = None
     try:
+        with _undisturbed():
+            process = subprocess.Popen(
+                _command(argv),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, **env} if env is not None else None,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                process_group=None if foreground else 0,
+            )
         yield process
         process.wait()
     except BaseException:
-        terminate(process)
+        if process is not None:
+            terminate(process)
         raise
     finally:
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None and not pipe.closed:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-        if process.returncode is None:
-            process.wait()
+        if process is not None:
+            _close(process)
+
+
+def _close(process: Process[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None and not pipe.closed:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    if process.returncode is None:
+        process.wait()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back signals whose handlers raise, until the block has ended.
+
+    An exception in the middle of starting a program would leave one that nobody knows about.
+    Handlers are exchanged instead of signals blocked: a blocked signal stays so in the program.
+    """
+    held: list[int] = []
+    before = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if callable(signal.getsignal(number)):
+                    before[number] = signal.signal(number, lambda each, _: held.append(each))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in held:
+            signal.raise_signal(each)
 
 
 def terminate(process: Process[bytes], *, grace: float = _GRACE) -> None:
-    """End a program and its process group: SIGTERM, and SIGKILL after `grace` seconds."""
-    if process.poll() is not None:
+    """End a program and its process group: SIGTERM, and SIGKILL after `grace` seconds.
+
+    What is left of the group when the program has ended is killed at once.
+    """
+    if process.returncode is not None:
         return
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:  # it stayed in our own group
-            process.send_signal(number)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+    # Until it is waited for, the number of the group cannot come to mean another one.
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        _signal(process, signal.SIGTERM)
+        select.select([descriptor], [], [], grace)
+    finally:
+        _signal(process, signal.SIGKILL)
+        os.close(descriptor)
+        process.wait()
+
+
+def _signal(process: Process[bytes], number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:  # it stayed in our own group
+        process.send_signal(number)
 
 
 def run(
@@ -162,10 +203,11 @@ def run(
     ) as process:
         try:
             out, err = process.communicate(data, timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as late:
             terminate(process)
             raise CommandError(
                 f"'{argv[0]}' did not finish within {timeout:g} seconds: {shell_text(argv)}"
+                + _tail(late.stderr or late.output or b"")
             ) from None
     completed = Completed(
         argv=tuple(str(word) for word in argv),
@@ -180,12 +222,15 @@ def run(
 
 def failure(completed: Completed) -> CommandError:
     """Return the error that tells how a program failed."""
-    said = (completed.stderr or completed.stdout).decode(errors="replace").strip()
-    tail = "\n".join(said.splitlines()[-_TAIL_LINES:])
     return CommandError(
         f"'{completed.argv[0]}' failed, {describe_status(completed.status)}: "
-        f"{shell_text(completed.argv)}" + (f"\n{tail}" if tail else "")
+        f"{shell_text(completed.argv)}" + _tail(completed.stderr or completed.stdout)
     )
+
+
+def _tail(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return "".join(f"\n{line}" for line in lines[-_TAIL_LINES:])
 
 
 def describe_status(status: int) -> str:
@@ -201,4 +246,5 @@ def describe_status(status: int) -> str:
 def replace(argv: Sequence[str | Path]) -> NoReturn:
     """Become another program, for the ones that own the terminal."""
     words = [str(word) for word in argv]
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and that is inherited
     os.execv(require_program(words[0]), words)

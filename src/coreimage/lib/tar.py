@@ -13,6 +13,8 @@ from coreimage.errors import DataError
 from coreimage.lib.files import Reader
 
 _XATTR = "SCHILY.xattr."
+# Names are bytes; whatever the locale, they come out as they went in.
+_ENCODING = "utf-8"
 
 
 def safe_name(name: str, *, archive: str) -> str:
@@ -32,7 +34,7 @@ def safe_name(name: str, *, archive: str) -> str:
 def reading(stream: Reader, *, archive: str) -> Iterator[tarfile.TarFile]:
     """Yield a tar stream, read in one pass; damage is a DataError that names the archive."""
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", encoding=_ENCODING) as tar:
             yield tar
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"'{archive}' is not a readable tar archive: {error}") from error
@@ -44,6 +46,8 @@ def members(tar: tarfile.TarFile, *, archive: str) -> Iterator[tarfile.TarInfo]:
         member.name = safe_name(member.name, archive=archive)
         if member.islnk():
             member.linkname = safe_name(member.linkname, archive=archive)
+        if (member.islnk() and not member.linkname) or "\0" in member.linkname:
+            raise DataError(f"'{archive}' has a link that leads nowhere: '{member.name}'")
         tar.members.clear()  # type: ignore[attr-defined]  # else all members stay in memory
         yield member
 
@@ -51,7 +55,13 @@ def members(tar: tarfile.TarFile, *, archive: str) -> Iterator[tarfile.TarInfo]:
 @contextmanager
 def writing(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     """Yield a tar archive that is written to `stream` in one pass."""
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:
+    with tarfile.open(
+        fileobj=stream,
+        mode="w|",
+        format=tarfile.PAX_FORMAT,
+        bufsize=1 << 20,
+        encoding=_ENCODING,
+    ) as tar:
         yield tar
 
 

@@ -1,6 +1,7 @@
 """Builds: what is asked for, what state it is in, what came of it."""
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -8,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from coreimage.errors import DataError
+from coreimage.model.document import parse_object
 
 
 class BuildState(StrEnum):
@@ -65,16 +67,32 @@ class Build:
     def from_json(cls, text: str | bytes) -> "Build":
         """Parse build.json; raises DataError."""
         try:
-            fields = json.loads(text)
-            fields["request"] = BuildRequest(**fields["request"])
+            fields = parse_object(text, name="build.json")
+            fields["id"] = operator.index(fields["id"])
+            fields["request"] = _request(fields["request"])
             fields["state"] = BuildState(fields["state"])
+            if not isinstance(fields["created_at"], str):
+                raise TypeError("'created_at' is not a time")
+            for key in ("message", "fingerprint"):
+                fields[key] = _name(fields.get(key, ""))
+            fields["extra"] = dict(fields.get("extra", {}))
             for key in ("created_at", "started_at", "finished_at"):
                 value = fields.get(key)
                 fields[key] = None if value is None else datetime.fromisoformat(value)
-            fields["artifacts"] = tuple(fields.get("artifacts", ()))
+            fields["artifacts"] = tuple(_name(each) for each in fields.get("artifacts", ()))
             return cls(**fields)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"build.json is malformed: {error}") from error
+
+
+def _request(fields: Mapping[str, Any]) -> BuildRequest:
+    return BuildRequest(**{key: _name(value) for key, value in fields.items()})
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a name")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.document import parse_object
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*(/[A-Za-z0-9][A-Za-z0-9.+_-]*)*\Z")
 # Old clients turn names into attributes of an object of theirs, and these collide.
@@ -86,12 +87,7 @@ class Channels:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Channels":
         """Parse channels.json; raises DataError."""
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"channels.json is not JSON: {error}") from error
-        if not isinstance(document, dict):
-            raise DataError("channels.json is not an object")
+        document = parse_object(text, name="channels.json")
         return cls(channels={name: _channel(name, each) for name, each in document.items()})
 
 

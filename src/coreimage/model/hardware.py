@@ -41,7 +41,7 @@ class Hardware:
             if not content or content.startswith(("#", "---")):
                 continue
             key, colon, value = content.partition(":")
-            if not colon or line[0].isspace():
+            if not colon or not key.strip() or line[0].isspace():
                 raise DataError(f"hardware.yaml:{number}: expected 'key: value', found '{content}'")
             fields[key.strip()] = value.strip().strip("'\"")
         for key in ("kernel", "initrd", "bootloader"):

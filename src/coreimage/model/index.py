@@ -13,14 +13,21 @@ from enum import StrEnum
 from typing import Any
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.document import parse_object
 
 MAX_VERSION = 65535
+_MAX_ORDER = (1 << 31) - 1
+_MAX_SIZE = (1 << 63) - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 # A path is given to old recoveries in a command line that is split at blanks.
 _PATH = re.compile(r"/[A-Za-z0-9._+:/~-]+\Z")
 _FULL_PERCENTAGE = 100
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TIME = re.compile(
+    rf"(?:{'|'.join(_DAYS)}) (?P<month>[A-Z][a-z]{{2}}) +(?P<day>[0-9]{{1,2}}) "
+    r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) UTC (?P<year>[0-9]{4})"
+)
 
 
 class ImageType(StrEnum):
@@ -66,11 +73,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """The whole of index.json."""
+    """The whole of index.json; `extra` belongs to 'global', `document_extra` beside it."""
 
     generated_at: datetime
     images: Sequence[Image] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    document_extra: Mapping[str, Any] = field(default_factory=dict)
 
     def newest_full(self) -> Image | None:
         """Return the full image with the highest version, if there is one."""
@@ -100,6 +108,7 @@ class Index:
     def to_json(self) -> str:
         """Return the text of index.json."""
         document = {
+            **self.document_extra,
             "global": {**self.extra, "generated_at": format_time(self.generated_at)},
             "images": [_image_fields(image) for image in self.images],
         }
@@ -108,14 +117,9 @@ class Index:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Index":
         """Parse index.json; raises DataError for whatever a client would stumble over."""
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"index.json is not JSON: {error}") from error
-        if (
-            not isinstance(document, dict)
-            or not isinstance(document.get("global"), dict)
-            or not isinstance(document.get("images"), list)
+        document = parse_object(text, name="index.json")
+        if not isinstance(document.get("global"), dict) or not isinstance(
+            document.get("images"), list
         ):
             raise DataError("index.json needs the object 'global' and the list 'images'")
         head = document["global"]
@@ -127,6 +131,9 @@ class Index:
             generated_at=parse_time(head.get("generated_at")),
             images=images,
             extra={key: value for key, value in head.items() if key != "generated_at"},
+            document_extra={
+                key: value for key, value in document.items() if key not in ("global", "images")
+            },
         )
 
 
@@ -135,31 +142,33 @@ def format_time(when: datetime) -> str:
     utc = when.astimezone(UTC)
     return (
         f"{_DAYS[utc.weekday()]} {_MONTHS[utc.month - 1]} {utc.day:02d} "
-        f"{utc:%H:%M:%S} UTC {utc.year}"
+        f"{utc:%H:%M:%S} UTC {utc.year:04d}"
     )
 
 
 def parse_time(text: Any) -> datetime:
     """Parse what `format_time` returns; raises DataError."""
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
     try:
-        day, month, number, clock, zone, year = str(text).split()
-        hour, minute, second = (int(part) for part in clock.split(":"))
-        if day not in _DAYS or zone != "UTC":
-            raise ValueError(text)
-        return datetime(
-            int(year), _MONTHS.index(month) + 1, int(number), hour, minute, second, tzinfo=UTC
+        if match is None:
+            raise ValueError("another form")
+        month = _MONTHS.index(match["month"]) + 1
+        day, hour, minute, second, year = (
+            int(match[part]) for part in ("day", "hour", "minute", "second", "year")
         )
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise DataError(
             f"index.json: 'generated_at' is {text!r}, expected 'Mon Nov 23 14:46:23 UTC 2026'"
         ) from error
 
 
-def _integer(fields: Mapping[str, Any], key: str, low: int, high: int | None, where: str) -> int:
+def _integer(fields: Mapping[str, Any], key: str, low: int, high: int, where: str) -> int:
     value = fields.get(key)
-    if type(value) is not int or value < low or (high is not None and value > high):
-        limits = f"{low} or more" if high is None else f"from {low} to {high}"
-        raise DataError(f"index.json: '{key}' of {where} is {value!r}, expected {limits}")
+    if type(value) is not int or not low <= value <= high:
+        raise DataError(
+            f"index.json: '{key}' of {where} is {value!r}, expected from {low} to {high}"
+        )
     return value
 
 
@@ -223,10 +232,10 @@ def _file(fields: Any, where: str) -> ImageFile:
         raise DataError(f"index.json: 'checksum' of '{path}' is not a sha256 in lower-case hex")
     known = ("order", "path", "signature", "checksum", "size")
     return ImageFile(
-        order=_integer(fields, "order", 0, None, f"'{path}'"),
+        order=_integer(fields, "order", 0, _MAX_ORDER, f"'{path}'"),
         path=path,
         checksum=checksum,
-        size=_integer(fields, "size", 0, None, f"'{path}'"),
+        size=_integer(fields, "size", 0, _MAX_SIZE, f"'{path}'"),
         extra={key: value for key, value in fields.items() if key not in known},
     )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from coreimage.errors import DataError
+from coreimage.model.document import parse_object
 
 
 class KeyringType(StrEnum):
@@ -51,7 +52,7 @@ class KeyringInfo:
     def from_json(cls, text: str | bytes) -> "KeyringInfo":
         """Parse keyring.json; raises DataError."""
         try:
-            fields = json.loads(text)
+            fields = parse_object(text, name="keyring.json")
             expiry = fields.get("expiry")
             if expiry is not None and (isinstance(expiry, bool) or not isinstance(expiry, int)):
                 raise DataError(f"keyring.json: 'expiry' is {expiry!r}, expected UNIX seconds")
@@ -61,5 +62,5 @@ class KeyringInfo:
                 expiry=None if expiry is None else datetime.fromtimestamp(expiry, UTC),
                 model=None if model is None else str(model),
             )
-        except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+        except (ValueError, KeyError, OverflowError, OSError) as error:
             raise DataError(f"keyring.json is malformed: {error}") from error

@@ -5,6 +5,7 @@ ubuntu-core/daily-preinstalled/20150511/vivid-preinstalled-core-amd64.tar.gz.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
@@ -12,7 +13,9 @@ from pathlib import PurePosixPath
 from coreimage.errors import DataError
 
 IMAGE_TYPE = "daily-preinstalled"
-_BUILD_ID = re.compile(r"(\d{8})(?:\.([1-9]\d*))?\Z")
+_BUILD_ID = re.compile(r"([0-9]{8})(?:\.([1-9][0-9]{0,8}))?\Z")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._+~-]*)\Z")
 
 
 def build_id_key(version: str) -> tuple[int, int]:
@@ -37,11 +40,18 @@ def is_build_id(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One dated directory of the publication tree."""
+    """One dated directory of the publication tree; DataError for names that could leave it."""
 
     project: str
     series: str
     version: str
+
+    def __post_init__(self) -> None:
+        """Refuse names that are no names of directories."""
+        for name in (self.project, self.series):
+            if _PART.match(name) is None:
+                raise DataError(f"'{name}' cannot be a project or series of a publication")
+        build_id_key(self.version)
 
     @property
     def parent(self) -> PurePosixPath:
@@ -72,8 +82,9 @@ def manifest_name(series: str, product: str, arch: str) -> str:
 def parse_checksums(text: str, *, source: str) -> dict[str, str]:
     """Parse SHA256SUMS into file name to digest; raises DataError that names file and line."""
     sums: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        match = re.match(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9._+~-]*)\Z", line)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    for number, line in enumerate(lines, 1):
+        match = _CHECKSUM_LINE.match(line)
         if match is None:
             raise DataError(f"{source}:{number}: not a line of SHA256SUMS")
         if sums.setdefault(match[2], match[1]) != match[1]:
@@ -81,6 +92,13 @@ def parse_checksums(text: str, *, source: str) -> dict[str, str]:
     return sums
 
 
-def format_checksums(sums: dict[str, str]) -> str:
-    """Return the text of SHA256SUMS, names sorted, as sha256sum -b writes and -c reads it."""
-    return "".join(f"{digest} *{name}\n" for name, digest in sorted(sums.items()))
+def format_checksums(sums: Mapping[str, str]) -> str:
+    """Return the text of SHA256SUMS, names sorted, as sha256sum -b writes and -c reads it.
+
+    Raises DataError for what `parse_checksums` would refuse.
+    """
+    lines = [f"{digest} *{name}" for name, digest in sorted(sums.items())]
+    for line in lines:
+        if _CHECKSUM_LINE.match(line) is None:
+            raise DataError(f"'{line}' cannot stand in SHA256SUMS")
+    return "".join(f"{line}\n" for line in lines)

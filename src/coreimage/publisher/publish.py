@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from coreimage.errors import CoreImageError, DataError
@@ -15,7 +16,13 @@ from coreimage.lib.files import (
     scratch_directory,
     sha256_of,
 )
-from coreimage.model.publication import Publication, format_checksums, parse_checksums
+from coreimage.model.publication import (
+    Publication,
+    build_id_key,
+    format_checksums,
+    is_build_id,
+    parse_checksums,
+)
 
 CHECKSUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.gpg"
@@ -34,7 +41,7 @@ def publish(
     sign: Sign,
     locks: Path,
 ) -> Path:
-    """Make a publication visible, and `pending` point at it; return its directory.
+    """Make a publication visible, and `pending` point at the newest; return its directory.
 
     `artifacts` are the published name, the file and its sha256. A file that does not have its
     digest any more is a DataError and publishes nothing. A publication that is there with the
@@ -42,24 +49,29 @@ def publish(
     """
     place = tree / publication.path
     sums = {name: digest for name, (_, digest) in artifacts.items()}
-    with lock(
-        locks / "publication.lock",
-        purpose=f"publish {publication.path}",
-        wait=_WAIT_FOR_OTHERS,
-    ):
+    with locked(locks, purpose=f"publish {publication.path}"):
         if place.is_dir():
             _require_same(place, sums)
         else:
             with scratch_directory(place.parent) as scratch:
+                text = format_checksums(sums)
                 _fill(scratch, artifacts, provenance)
-                (scratch / CHECKSUMS).write_text(format_checksums(sums))
+                (scratch / CHECKSUMS).write_text(text)
                 sign(scratch / CHECKSUMS, scratch / SIGNATURE)
+                for path in scratch.iterdir():
+                    path.chmod(0o644)
                 scratch.chmod(0o755)
                 fsync_tree(scratch)
                 scratch.rename(place)
                 fsync_directory(place.parent)
-        point(place.parent / "pending", publication.version)
+        names = [path.name for path in place.parent.iterdir() if is_build_id(path.name)]
+        point(place.parent / "pending", max(names, key=build_id_key))
     return place
+
+
+def locked(locks: Path, *, purpose: str) -> AbstractContextManager[None]:
+    """Return the lock that whoever changes the publication tree holds; BusyError after a while."""
+    return lock(locks / "publication.lock", purpose=purpose, wait=_WAIT_FOR_OTHERS)
 
 
 def point(mark: Path, version: str) -> None:
@@ -81,15 +93,15 @@ def _fill(
     folder: Path, artifacts: Mapping[str, tuple[Path, str]], provenance: Mapping[str, object]
 ) -> None:
     for name, (source, digest) in artifacts.items():
-        if sha256_of(source) != digest:
-            raise DataError(
-                f"'{source}' is not what was built: its sha256 is {sha256_of(source)}, "
-                f"expected {digest}",
-                hint="request a new build",
-            )
         try:
             os.link(source, folder / name)
-        except OSError:
+        except OSError:  # another file system, or another owner
             shutil.copyfile(source, folder / name)
-        (folder / name).chmod(0o644)
+        # What is published is what was looked at, whatever happens to the source meanwhile.
+        found = sha256_of(folder / name)
+        if found != digest:
+            raise DataError(
+                f"'{source}' is not what was built: its sha256 is {found}, expected {digest}",
+                hint="request a new build",
+            )
     (folder / ".publish_info").write_text(json.dumps(provenance, indent=1) + "\n")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,10 +28,11 @@ _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
-# What apt says of an archive whose signature or date it does not accept.
-_DISTRUST = re.compile(
-    r"GPG error|is not signed|signatures? (?:were|was|couldn't|could not)|NO_PUBKEY|KEYEXPIRED"
-    r"|EXPKEYSIG|REVKEYSIG|BADSIG|Release file .* is (?:expired|not valid yet)|Clearsigned file"
+_INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
+# How apt says that it has an index but does not trust it.
+_REFUSALS = re.compile(
+    r"GPG error|is not signed|signature|NO_PUBKEY|KEYEXPIRED|BADSIG|EXPKEYSIG|REVKEYSIG"
+    r"|is expired|is not valid yet|Hash Sum mismatch"
 )
 
 
@@ -91,7 +93,9 @@ def find_archive(
     if not keyring.is_file():
         raise NotFoundError(
             f"the archive keyring '{keyring}' is missing",
-            hint=f"install the package {keyring.stem}, or set 'keyring' of "
+            hint=f"correct 'keyring' of [archives.{distribution}] in coreimage.toml"
+            if settings.keyring
+            else f"install the package {keyring.stem}, or set 'keyring' of "
             f"[archives.{distribution}] in coreimage.toml",
         )
     if settings.mirror:
@@ -123,27 +127,31 @@ def host_mirrors(distribution: str) -> dict[str, str]:
         return {}
     try:
         listed = run.run(
-            [
-                "apt-get",
-                "indextargets",
-                "--format",
-                "$(RELEASE)\t$(REPO_URI)",
-                "Created-By: Packages",
-            ]
+            ["apt-get", "indextargets", "--format", _INDEX_TARGETS, "Created-By: Packages"]
         )
     except CommandError:
         return {}
-    codename, mirrors = host.get("VERSION_CODENAME", ""), dict[str, str]()
-    for line in listed.stdout.decode(errors="replace").splitlines():
-        suite, _, uri = line.partition("\t")
-        if suite == codename:
-            mirrors.setdefault("main", uri.rstrip("/"))
-        elif suite == f"{codename}-security":
-            mirrors.setdefault("security", uri.rstrip("/"))
-    if "main" in mirrors:
-        mirrors.setdefault("security", mirrors["main"])
-        return mirrors
-    return {}
+    text = listed.stdout.decode(errors="replace")
+    return mirrors_in_targets(text, distribution, host.get("VERSION_CODENAME", ""))
+
+
+def mirrors_in_targets(text: str, distribution: str, codename: str) -> dict[str, str]:
+    """Return the mirrors in a list of apt's index targets: release, URI, origin, component.
+
+    A vendor's own archive often has the same release names; its origin or its component tells.
+    The origin is not known before apt has been updated. Nothing counts that cannot be reached
+    from inside of a new system.
+    """
+    mirrors: dict[str, str] = {}
+    kinds = {codename: "main", f"{codename}-security": "security"}
+    for line in text.splitlines():
+        suite, uri, origin, component = (*line.split("\t"), "", "", "")[:4]
+        known = "" if origin.startswith("$") else origin
+        if known.lower() not in ("", distribution) or component != "main":
+            continue
+        if suite in kinds and uri.startswith(("http://", "https://")):
+            mirrors.setdefault(kinds[suite], uri.rstrip("/"))
+    return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
 def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
@@ -159,14 +167,26 @@ def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
     )
     if not found.is_file():
         raise run.failure(asked)
-    mirrors: dict[str, str] = {}
-    for line in found.read_text().splitlines():
-        words = line.split()
-        if words[:1] == ["deb"]:
-            security = words[-2].startswith(f"{series}-security")
-            mirrors.setdefault("security" if security else "main", words[-3])
-    mirrors.setdefault("security", mirrors["main"])
+    mirrors = mirrors_in_sources(found.read_text(), series)
+    if not mirrors:
+        raise NotFoundError(
+            f"mmdebstrap knows no mirror for '{series}'",
+            hint="set 'mirror' of the distribution's [archives.NAME] in coreimage.toml",
+        )
     return mirrors
+
+
+def mirrors_in_sources(text: str, series: str) -> dict[str, str]:
+    """Return the mirrors in the text of a sources.list: `main` and `security`, or nothing."""
+    mirrors: dict[str, str] = {}
+    for line in text.splitlines():
+        kind, _, rest = line.strip().partition(" ")
+        words = re.sub(r"^\s*\[[^]]*\]", "", rest).split()
+        if kind != "deb" or len(words) < 2:  # noqa: PLR2004  URI, suite
+            continue
+        security = words[1].startswith(f"{series}-security")
+        mirrors.setdefault("security" if security else "main", words[0])
+    return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
 def _host_release() -> dict[str, str]:
@@ -180,8 +200,8 @@ def _host_release() -> dict[str, str]:
 def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution:
     """Ask apt what it would install into an empty system; nothing is downloaded but indices.
 
-    Raises UnavailableError when the mirror cannot be reached, TrustError when the signature of any
-    archive is bad, missing or expired, DataError for a package that does not exist.
+    Raises UnavailableError when a mirror cannot be reached or lacks a suite, TrustError when the
+    signature or the date of any archive is refused, DataError for a package that does not exist.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
     try:
@@ -189,7 +209,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
-        raise _unusable(selection, error.message) from error
+        raise _archive_error(selection.definition.name, error.message) from error
     wanted = ["?essential", "apt", *selection.packages]
     try:
         listed = run.run(
@@ -208,13 +228,20 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
     return Resolution(packages=packages, published_at=max(dates))
 
 
-def _unusable(selection: Selection, said: str) -> CoreImageError:
-    message = f"the package archive of '{selection.definition.name}' cannot be used: "
-    message += _complaints(said)
-    if _DISTRUST.search(said):
-        return TrustError(message, hint="nothing was installed; find out who signs that archive")
+def _archive_error(name: str, message: str) -> CoreImageError:
+    if "No space left on device" in message:
+        return CoreImageError(
+            f"no space for the indices of the package archive of '{name}'",
+            hint="free some space, or choose another place",
+        )
+    if _REFUSALS.search(message):
+        return TrustError(
+            f"the package archive of '{name}' is not trusted: {_complaints(message)}",
+            hint="check the archive's key and mirror (in coreimage.toml or 'archives' of the definition), "
+            "and the clock",
+        )
     return UnavailableError(
-        message,
+        f"the package archive of '{name}' cannot be used: {_complaints(message)}",
         hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
     )
 
@@ -235,6 +262,7 @@ def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> 
         "APT::Install-Recommends": "false",
         "APT::Sandbox::User": "",
         "Dir::Cache": str(scratch),
+        "Dir::Etc::Main": "/dev/null",
         "Dir::Etc::Parts": str(scratch / "parts"),
         "Dir::Etc::Preferences": "/dev/null",
         "Dir::Etc::PreferencesParts": str(scratch / "preferences.d"),
@@ -266,7 +294,9 @@ def _release_date(path: Path) -> datetime:
     for line in path.read_text(errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key == "Date":
-            return parsedate_to_datetime(value.strip()).astimezone(UTC)
+            with suppress(ValueError):
+                date = parsedate_to_datetime(value.strip())
+                return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
     raise DataError(f"'{path.name}' of the archive has no date")
 
 

@@ -13,6 +13,9 @@ from coreimage.config import ArchiveSettings
 from coreimage.errors import CommandError, CoreImageError, DataError
 from coreimage.lib import run
 from coreimage.lib.files import (
+    CHUNK,
+    fsync_directory,
+    fsync_tree,
     require_space,
     scratch_directory,
     sha256_of,
@@ -108,6 +111,8 @@ def _epoch() -> datetime | None:
     if text is None:
         return None
     try:
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError(text)
         return datetime.fromtimestamp(int(text), UTC)
     except (ValueError, OverflowError, OSError):
         raise DataError(f"SOURCE_DATE_EPOCH is '{text}', expected UNIX seconds") from None
@@ -144,9 +149,11 @@ def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) 
         parts.mkdir()
         built = _run_plan(inputs, plan, parts, gzip_level=gzip_level, progress=progress)
         parts.chmod(0o755)
+        fsync_tree(parts)
         if output.exists():
             output.rmdir()
         parts.rename(output)
+        fsync_directory(output.resolve().parent)
         return built
 
 
@@ -167,8 +174,10 @@ def _run_plan(
                 level=gzip_level,
             )
         except DataError as error:
-            # A command that failed leaves no tree; its own words are the ones that help.
-            process.stdout.close()
+            # A command that failed leaves no tree; its own words are the ones that help. It is
+            # heard to its end: a stream that nobody reads would make it fail.
+            while process.stdout.read(CHUNK):
+                pass
             if process.wait() == 0:
                 raise
             raise _failure(process.returncode) from error
@@ -193,7 +202,7 @@ def _finish(
     if pins is not None:
         folder = selection.folders[-1] / "series" / selection.release.series / "ids"
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
-    (parts / names["manifest"]).write_text(manifest(result.status))
+    (parts / names["manifest"]).write_text(manifest(result.status), encoding="utf-8")
     digests = {name: sha256_of(parts / name) for kind, name in names.items() if kind != "record"}
     record = {
         "definition": selection.definition.name,

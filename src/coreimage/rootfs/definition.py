@@ -229,7 +229,13 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
     `places` are searched in order. Raises NotFoundError and DataError.
     """
     sources = read_sources(name, places)
-    return validate(Definition, sources), [source.path.parent for source in sources]
+    definition = validate(Definition, sources)
+    if definition.name != name:
+        raise DataError(
+            f"{sources[-1].path}: 'name' is '{definition.name}', in a folder named '{name}'",
+            hint="give both the same name",
+        )
+    return definition, [source.path.parent for source in sources]
 
 
 def read_sources(name: str, places: Sequence[Path]) -> list[Source]:

@@ -8,7 +8,8 @@ from coreimage.errors import DataError
 def manifest(status: bytes) -> str:
     """Return the manifest from dpkg's status file; raises DataError for unfinished packages."""
     lines = []
-    for paragraph in Deb822.iter_paragraphs(status, use_apt_pkg=False):
+    text = status.decode(errors="replace")
+    for paragraph in Deb822.iter_paragraphs(text, use_apt_pkg=False):
         name, state = paragraph.get("Package", ""), paragraph.get("Status", "")
         if state != "install ok installed":
             if state.endswith(("not-installed", "config-files")):

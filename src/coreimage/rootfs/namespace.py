@@ -2,21 +2,24 @@
 
 import os
 import pwd
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from coreimage.errors import RightsError
 from coreimage.lib import run
-from coreimage.lib.files import scratch_directory
+from coreimage.lib.files import scratch_directory, sweep
 
 _NEEDED_IDS = 65536
+# Source: subuid(5).
+_RANGE = re.compile(r"(?P<owner>[^:]+):[0-9]+:(?P<count>[0-9]+)")
 
 
 def require_user_namespace() -> None:
     """Raise RightsError unless we can map a range of user ids into a namespace of our own."""
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = _user_name()
     for path, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
         if not _has_range(Path(path), user):
             raise RightsError(
@@ -32,16 +35,23 @@ def require_user_namespace() -> None:
         )
 
 
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _has_range(path: Path, user: str) -> bool:
     try:
         lines = path.read_text().splitlines()
     except OSError:
         return False
     names = {user, str(os.geteuid())}
-    ranges = [line.split(":") for line in lines]
+    matches = [_RANGE.fullmatch(line) for line in lines]
     return any(
-        len(each) == 3 and each[0] in names and int(each[2]) >= _NEEDED_IDS  # noqa: PLR2004  subuid(5)
-        for each in ranges
+        match and match["owner"] in names and int(match["count"]) >= _NEEDED_IDS
+        for match in matches
     )
 
 
@@ -56,32 +66,24 @@ def unpacking_room(*, as_root: bool) -> Iterator[Path]:
             f"'{parent}' is not ours", hint="remove it, or set TMPDIR to another place"
         )
     parent.chmod(0o711)
-    if not as_root:
-        _reclaim(parent)
-    try:
-        with scratch_directory(parent) as room:
-            room.chmod(0o1777)
-            try:
-                yield room
-            finally:
-                if not as_root:
-                    _reclaim(room)
-    finally:
-        with suppress(OSError):  # another build may be at work in it
-            parent.rmdir()
+    # Rooms of builds that were killed; those of builds at work are left alone. The parent stays
+    # too: another build may be about to make its room in it.
+    sweep(parent, prepare=None if as_root else _reclaim)
+    with scratch_directory(parent) as room:
+        room.chmod(0o1777)
+        try:
+            yield room
+        finally:
+            if not as_root:
+                _reclaim(room)
 
 
-def _reclaim(place: Path) -> None:
-    """Take over files that belong to mapped ids below `place`, so that we may remove them.
+def _reclaim(room: Path) -> None:
+    """Take over files that belong to mapped ids in a room, so that we may remove them.
 
     They are there only when mmdebstrap was killed before it could clean up.
     """
-    foreign = any(
-        entry.lstat().st_uid != os.geteuid()
-        for entry in (*place.glob("*"), *place.glob("*/*"))
-        if not entry.is_symlink()
-    )
-    if foreign:
+    if any(entry.lstat().st_uid != os.geteuid() for entry in room.iterdir()):
         mapped = ["unshare", "--user", "--map-auto", "--map-root-user"]
-        run.run([*mapped, "chown", "--recursive", "--no-dereference", "0:0", place], check=False)
-        run.run([*mapped, "chmod", "--recursive", "u+rwX", place], check=False)
+        run.run([*mapped, "chown", "--recursive", "--no-dereference", "0:0", room], check=False)
+        run.run([*mapped, "chmod", "--recursive", "u+rwX", room], check=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coreimage.errors import DataError
 
-PACKAGE = r"^[a-z0-9][a-z0-9+.:-]+$"
+PACKAGE = r"^[a-z0-9][a-z0-9+.:-]*[a-z0-9+.]$"
 
 
 def read_list(path: Path, *, facts: Mapping[str, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a root filesystem build will run, as plain data."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,10 +92,10 @@ def _early_commands(selection: Selection) -> list[str]:
     return [
         *([f"{_IN_TREE} sh /{INSIDE}/pin-ids"] if selection.pins() is not None else []),
         *(
-            f"{_IN_TREE} debconf-set-selections /{INSIDE}/preseed/{name}"
+            f"{_IN_TREE} debconf-set-selections {_quoted(f'preseed/{name}')}"
             for name in selection.preseeds()
         ),
-        *(f"{_IN_TREE} /{INSIDE}/{name}" for name in selection.hooks("chroot_early")),
+        *(f"{_IN_TREE} {_quoted(name)}" for name in selection.hooks("chroot_early")),
     ]
 
 
@@ -103,10 +104,15 @@ def _late_commands(selection: Selection, extra: Iterable[str]) -> list[str]:
     archives = " ".join(f'"$1/etc/apt/{name}"' for name in extra)
     outside = selection.hooks("binary")
     return [
-        *(f"{_IN_TREE} /{INSIDE}/{name}" for name in selection.hooks("chroot")),
+        *(f"{_IN_TREE} {_quoted(name)}" for name in selection.hooks("chroot")),
         # Extra archives are for the build; an image says by includes where its updates come from.
         *([f"rm -f {archives}"] if archives else []),
         *([f'mv "$1/{INSIDE}" "{_OUTSIDE}"'] if outside else [f'rm -rf "$1/{INSIDE}"']),
-        *(f'env --chdir="$1" "{_OUTSIDE}/{name}" "$1"' for name in outside),
+        *(f'env --chdir="$1" "{_OUTSIDE}"/{shlex.quote(name)} "$1"' for name in outside),
         *([f'rm -rf "{_OUTSIDE}"'] if outside else []),
     ]
+
+
+def _quoted(name: str) -> str:
+    """Return the path inside the tree of one of our files, for a shell."""
+    return shlex.quote(f"/{INSIDE}/{name}")

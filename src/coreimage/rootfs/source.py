@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from coreimage.config import nearest_key
+from coreimage.config import complaint
 from coreimage.errors import DataError
 from coreimage.lib.tomltext import line_of
 
@@ -39,10 +39,10 @@ class Source:
 def read_source(path: Path) -> Source:
     """Read a definition.toml; raises DataError."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         return Source(path=path, text=text, document=tomllib.loads(text))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: {error}", hint="see TOML's own page, toml.io") from error
+        raise DataError(f"{path}: {error}") from error
 
 
 def merge(sources: Sequence[Source]) -> dict[str, Any]:
@@ -81,16 +81,7 @@ def _errors(model: type[BaseModel], document: Mapping[str, Any]) -> list[Any]:
 
 
 def _complaint(model: type[BaseModel], source: Source, error: Mapping[str, Any]) -> DataError:
-    where: _Where = error["loc"]
-    key = ".".join(str(part) for part in where)
+    message, hint = complaint(model, error)
     if error["type"] == "missing":
-        message, hint = "this key is required", f"write '{where[-1]} = …' there"
-    elif error["type"] == "extra_forbidden":
-        message, hint = "there is no such key", nearest_key(model, where)
-    else:
-        text = str(error["msg"])
-        message, hint = text[:1].lower() + text[1:], "docs/reference/definition.md has all keys"
-        value = error.get("input")
-        if isinstance(value, str | int | float):
-            message += f", not '{value}'"
-    return DataError(f"{source.place(where)}: '{key}': {message}", hint=hint)
+        hint = f"write '{error['loc'][-1]} = …' there, or in what it extends"
+    return DataError(f"{source.place(error['loc'])}: {message}", hint=hint)

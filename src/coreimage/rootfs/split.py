@@ -56,11 +56,11 @@ def split(
         system = stack.enter_context(_gzipped_tar(rootfs, level))
         machine = stack.enter_context(_gzipped_tar(device, level)) if device else None
         for member in tar.members(source, archive="the built tree"):
-            if member.name.startswith("dev/") or (machine and member.name in _LINKS):
+            if member.name.startswith("dev/") or (machine and _is_dropped(member.name)):
                 continue
             result.entries += 1
             content = source.extractfile(member) if member.isreg() else None
-            place = _place(member, result) if machine else None
+            place = _placed(member, result) if machine else None
             tar.plain(member)
             if member.name in _KEPT and content is not None:
                 kept = content.read(_MAX_KEPT)
@@ -102,18 +102,38 @@ def _gzipped_tar(path: Path, level: int) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
-def _place(member: tarfile.TarInfo, result: SplitResult) -> str | None:
-    """Return the name of a member in the device tarball, or None when it stays in the rootfs."""
+def _placed(member: tarfile.TarInfo, result: SplitResult) -> str | None:
+    """Return where a member goes, as `_place` does, with its hard link pointed there too."""
     kernel = _KERNEL.fullmatch(member.name)
     if kernel is not None:
         kind, release = kernel.groups()
-        if kind in result.kernels:
-            raise DataError(
-                f"the built tree has two kernels, '{result.kernels[kind]}' and '{release}'",
-                hint="name one kernel package in the definition",
-            )
+        for known in result.kernels.values():
+            if kind in result.kernels or known != release:
+                raise DataError(
+                    f"the built tree has two kernels, '{known}' and '{release}'",
+                    hint="name one kernel package in the definition",
+                )
         result.kernels[kind] = release
-        return _ASSETS[kind]
-    if member.name.startswith(("boot/", *_DEVICE_TREES)):
-        return f"system/{member.name}"
-    return None
+    place = _place(member.name)
+    if member.islnk():
+        target = _place(member.linkname)
+        if (target is None) != (place is None) or _is_dropped(member.linkname):
+            raise DataError(
+                f"the built tree has a hard link '{member.name}' to '{member.linkname}', "
+                "which goes to another tarball",
+                hint="make it a symbolic link in a hook of the definition",
+            )
+        member.linkname = target or member.linkname
+    return place
+
+
+def _place(name: str) -> str | None:
+    """Return the name of a member in the device tarball, or None when it stays in the rootfs."""
+    kernel = _KERNEL.fullmatch(name)
+    if kernel is not None:
+        return _ASSETS[kernel[1]]
+    return f"system/{name}" if name.startswith(("boot/", *_DEVICE_TREES)) else None
+
+
+def _is_dropped(name: str) -> bool:
+    return name.startswith("dev/") or name in _LINKS

@@ -56,6 +56,7 @@ def test_with_a_key_the_summary_says_how_to_log_in() -> None:
     assert f" SSH key: {KEYS[0].fingerprint} me" in lines
     assert lines[-3].startswith("Launch by running: kvm -m 768 -nic user,")
     assert lines[-3].endswith(":8022-:22 'my image'")
+    assert lines[-2] == "or: coreimage boot 'my image' --ssh-port 8022"
     assert lines[-1] == "Log in by running: ssh -i 'my image.ssh-key' -p 8022 core@localhost"
 
 

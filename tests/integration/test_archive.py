@@ -1,0 +1,181 @@
+"""What the real apt says about archives that are good, forged, stale or broken."""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from coreimage.config import ArchiveSettings
+from coreimage.errors import DataError, TrustError, UnavailableError
+from coreimage.lib import run
+from coreimage.rootfs import archive
+from coreimage.rootfs.archive import Resolution, find_archive, resolve
+from coreimage.rootfs.definition import select
+from tests.support.archives import PUBLISHED, Key, PackageArchive, signing_key
+from tests.support.definitions import write
+
+DEFINITION = """\
+name = "tiny"
+title = "Tiny"
+distribution = "debian"
+default_release = "13"
+packages = ["app"]
+releases.13 = { series = "trixie", suites = ["trixie"] }
+releases.14 = { series = "trixie", suites = ["trixie", "trixie-updates"] }
+architectures.amd64 = { bootloader = "grub", packages = ["kernel"] }
+"""
+PACKAGES = {
+    "apt": {},
+    "base-files": {"Essential": "yes"},
+    "app": {"Depends": "library", "Recommends": "games"},
+    "library": {},
+    "games": {},
+    "kernel": {},
+    "unrelated": {},
+}
+
+
+@pytest.fixture(scope="module")
+def key() -> Iterator[Key]:
+    # The socket of the agent needs a short path, which pytest's own folders are not.
+    with tempfile.TemporaryDirectory() as folder, signing_key(Path(folder, "key")) as made:
+        yield made
+
+
+@pytest.fixture
+def made(tmp_path: Path, key: Key) -> PackageArchive:
+    return PackageArchive(tmp_path / "archive", key)
+
+
+def ask(
+    made: PackageArchive,
+    tmp_path: Path,
+    *,
+    release: str = "13",
+    keyring: Path | None = None,
+    text: str = DEFINITION,
+) -> Resolution:
+    write(tmp_path / "definitions/tiny", text)
+    selection = select("tiny", release, "amd64", [tmp_path / "definitions"])
+    settings = ArchiveSettings(mirror=made.uri, keyring=keyring or made.key.keyring)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    return resolve(selection, find_archive(selection, settings, scratch), scratch)
+
+
+def test_what_would_be_installed(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    found = ask(made, tmp_path)
+    assert {each.name: (each.size, each.sha256) for each in found.packages} == {
+        f"{name}_1%3a2_all.deb": (len(name), sha256(name.encode()).hexdigest())
+        for name in ("apt", "base-files", "app", "library", "kernel")
+    }
+    assert found.published_at == PUBLISHED
+
+
+def test_the_newest_suite_gives_the_time(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    later = PUBLISHED + timedelta(days=3)
+    made.publish({}, suite="trixie-updates", published=later)
+    assert ask(made, tmp_path, release="14").published_at == later
+
+
+def test_a_package_that_does_not_exist(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    text = DEFINITION.replace('"app"', '"app", "abbsent"')
+    with pytest.raises(DataError, match="packages of 'tiny' cannot be installed") as caught:
+        ask(made, tmp_path, text=text)
+    assert "Unable to locate package abbsent" in caught.value.message
+    assert caught.value.hint == "correct 'packages' in its definition.toml"
+
+
+def test_a_package_that_cannot_be_installed(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish({**PACKAGES, "app": {"Depends": "nowhere"}})
+    with pytest.raises(DataError, match="packages of 'tiny' cannot be installed"):
+        ask(made, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["head", "index"])
+def test_a_forged_archive_is_not_trusted(made: PackageArchive, tmp_path: Path, where: str) -> None:
+    release = made.publish(PACKAGES)
+    if where == "head":
+        release.write_text(release.read_text().replace("Origin: Debian", "Origin: debian"))
+    else:
+        index = release.parent / "main/binary-amd64/Packages.gz"
+        index.write_bytes(index.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(TrustError, match="archive of 'tiny' is not trusted: ") as caught:
+        ask(made, tmp_path)
+    assert "'keyring'" in caught.value.hint
+
+
+def test_another_key_is_not_trusted(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        signing_key(Path(folder, "other")) as other,
+        pytest.raises(TrustError, match="not trusted: "),
+    ):
+        ask(made, tmp_path, keyring=other.keyring)
+
+
+def test_an_unsigned_archive_is_not_trusted(made: PackageArchive, tmp_path: Path) -> None:
+    release = made.publish(PACKAGES)
+    lines = release.read_text().splitlines()
+    signature = lines.index("-----BEGIN PGP SIGNATURE-----")
+    (release.parent / "Release").write_text("\n".join(lines[3:signature]) + "\n")
+    release.unlink()
+    with pytest.raises(TrustError, match="is not signed"):
+        ask(made, tmp_path)
+
+
+def test_a_stale_archive_is_not_trusted(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES, published=datetime(2015, 4, 2, tzinfo=UTC), lifetime=timedelta(days=7))
+    with pytest.raises(TrustError, match="is expired"):
+        ask(made, tmp_path)
+
+
+def test_a_suite_that_is_not_there(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    with pytest.raises(UnavailableError, match="cannot be used: ") as caught:
+        ask(made, tmp_path, release="14")
+    assert "trixie-updates" in caught.value.message
+    assert "'archives'" in caught.value.hint
+
+
+def test_a_mirror_that_is_not_there(made: PackageArchive, tmp_path: Path) -> None:
+    made.uri = "http://127.0.0.1:9/debian"
+    with pytest.raises(UnavailableError, match="cannot be used: "):
+        ask(made, tmp_path)
+
+
+def test_the_hosts_own_settings_of_apt_do_not_matter(
+    made: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.publish(PACKAGES)
+    config = tmp_path / "host.conf"
+    config.write_text('APT::Install-Recommends "true";\n')
+    monkeypatch.setenv("APT_CONFIG", str(config))
+    assert "games_1%3a2_all.deb" not in {each.name for each in ask(made, tmp_path).packages}
+
+
+def test_the_hosts_mirrors_are_asked_of_apt() -> None:
+    release = dict(
+        line.split("=", 1)
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if "=" in line
+    )
+    distribution = release["ID"].strip('"')
+    mirrors = archive.host_mirrors(distribution)
+    assert set(mirrors) in ({"main", "security"}, set())
+    assert archive.host_mirrors("other") == {}
+
+
+def test_mmdebstraps_default_mirror_is_asked_of_it(tmp_path: Path) -> None:
+    if run.find_program("mmdebstrap") is None:
+        pytest.fail("mmdebstrap is not installed")
+    mirrors = archive.default_mirrors("trixie", tmp_path)
+    assert set(mirrors) == {"main", "security"}
+    assert mirrors["main"].startswith("http")

@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coreimage.cli.main import app
+from coreimage.cli.rootfs import archive_settings
+from coreimage.config import ArchiveSettings, Settings, Workspace
+from coreimage.errors import CoreImageError
+from coreimage.rootfs.definition import definition_names, select, shipped_definitions
+from tests.support.definitions import BASE, write
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "coreimage.toml").touch()
+    write(tmp_path / "definitions/base", BASE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words: str) -> None:
+    app([*words], prog_name="coreimage", standalone_mode=False)
+
+
+@pytest.mark.usefixtures("root")
+def test_definitions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    call("rootfs", "list")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "name\treleases\tarchitectures\ttitle"
+    assert "base\t13 (trixie), 12 (bookworm)\tamd64\tBase" in lines
+    call("rootfs", "list", "--json")
+    found = {each["name"] for each in json.loads(capsys.readouterr().out)}
+    assert found == {"base", *definition_names([shipped_definitions()])}
+
+
+def test_without_a_workspace_the_shipped_ones_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call("rootfs", "list")
+    assert "debian-core\t" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["bsae"], 66, "the definitions are base, "),
+        (["base", "--release", "14"], 66, "its releases are 13 (trixie), 12 (bookworm)"),
+        (["base", "--arch", "riscv64"], 66, "its architectures are amd64"),
+        (["base", "--workspace", "absent"], 66, "make one with 'coreimage init"),
+    ],
+)
+def test_what_does_not_exist_is_answered_with_what_does(
+    words: list[str], code: int, hint: str
+) -> None:
+    with pytest.raises(CoreImageError) as caught:
+        call("rootfs", "build", *words, "--output", "out")
+    assert caught.value.exit_code == code
+    assert hint in caught.value.hint
+    assert not Path("out").exists()
+
+
+def test_a_mirror_on_the_command_line_wins(root: Path) -> None:
+    selection = select("base", None, "amd64", [root / "definitions"])
+    configured = ArchiveSettings(
+        mirror="http://a.example", security_mirror="http://s.example", keyring=Path("/k")
+    )
+    workspace = Workspace(root=root, settings=Settings(archives={"debian": configured}))
+    assert archive_settings(workspace, selection, None) == configured
+    assert archive_settings(workspace, selection, "http://b.example") == ArchiveSettings(
+        mirror="http://b.example", keyring=Path("/k")
+    )
+    assert archive_settings(None, selection, None) == ArchiveSettings()

@@ -1,0 +1,119 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coreimage.errors import DataError, NotFoundError
+from coreimage.model.channels import Channels, check_channel_name
+from tests.support.documents import JSON, UNKNOWN, places, replaced
+
+KEYRING = {"path": "/edge/mako/device-signing.tar.xz", "signature": "/edge/mako/x.tar.xz.asc"}
+GOOD: dict[str, Any] = {
+    "core/15.04/edge": {
+        "devices": {
+            "generic_amd64": {"index": "/core/15.04/edge/generic_amd64/index.json"},
+            "mako": {"index": "/core/15.04/edge/mako/index.json", "keyring": KEYRING},
+        },
+        "alias": "core/rolling/edge",
+    },
+    "core/15.04/secret": {"devices": {}, "hidden": True},
+}
+
+
+def parse(value: Any) -> Channels:
+    return Channels.from_json(json.dumps(value))
+
+
+def test_channels_round_trip() -> None:
+    channels = parse(GOOD)
+    assert json.loads(channels.to_json()) == GOOD
+    assert Channels.from_json(channels.to_json()) == channels
+    assert channels.device("core/15.04/edge", "mako").keyring == KEYRING
+    assert channels.require("core/15.04/secret").hidden
+
+
+@given(UNKNOWN, UNKNOWN)
+def test_unknown_keys_are_kept(channel: dict[str, Any], device: dict[str, Any]) -> None:
+    value = {"edge": {**channel, "devices": {"mako": {**device, "index": "/i.json"}}}}
+    assert json.loads(parse(value).to_json()) == value
+
+
+def test_the_text_does_not_depend_on_the_order() -> None:
+    turned = dict(reversed(GOOD.items()))
+    assert parse(turned).to_json() == parse(GOOD).to_json()
+
+
+@given(JSON)
+def test_any_json_is_parsed_or_refused(value: Any) -> None:
+    for text in (json.dumps(value), json.dumps({"edge": value}), json.dumps({"a": {"devices": 1}})):
+        try:
+            assert Channels.from_json(text).channels == {}
+        except DataError:
+            continue
+
+
+@given(st.sampled_from(list(places(GOOD))), JSON)
+def test_good_channels_with_one_other_value_are_parsed_or_refused(
+    at: tuple[Any, ...], value: Any
+) -> None:
+    try:
+        channels = parse(replaced(GOOD, at, value))
+    except DataError:
+        return
+    assert Channels.from_json(channels.to_json()) == channels
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ([], "is not an object"),
+        ({"edge": None}, "channel 'edge' has no object 'devices'"),
+        ({"edge": {}}, "channel 'edge' has no object 'devices'"),
+        ({"edge": {"devices": []}}, "channel 'edge' has no object 'devices'"),
+        ({"edge": {"devices": {}, "hidden": 1}}, "'hidden' of channel 'edge'"),
+        ({"edge": {"devices": {}, "hidden": "true"}}, "'hidden' of channel 'edge'"),
+        ({"edge": {"devices": {}, "alias": 7}}, "'alias' of channel 'edge'"),
+        ({"edge": {"devices": {"mako": {}}}}, "device 'mako' of channel 'edge' has no 'index'"),
+        ({"edge": {"devices": {"mako": {"index": 7}}}}, "has no 'index'"),
+        (
+            {"edge": {"devices": {"mako": {"index": "/i", "keyring": {"path": "/k"}}}}},
+            "'keyring' needs 'path' and 'signature'",
+        ),
+        ({"edge": {"devices": {"mako": {"index": "/i", "keyring": []}}}}, "'keyring' needs"),
+    ],
+)
+def test_malformed_channels_are_refused(value: Any, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        parse(value)
+
+
+def test_what_is_missing_is_answered_with_what_there_is() -> None:
+    channels = parse(GOOD)
+    with pytest.raises(NotFoundError, match=r"no channel 'core/15\.04/stable'") as caught:
+        channels.require("core/15.04/stable")
+    assert caught.value.hint == "the channels are 'core/15.04/edge'"
+    with pytest.raises(NotFoundError, match=r"'core/15\.04/edge' has no device 'rpi2'") as caught:
+        channels.device("core/15.04/edge", "rpi2")
+    assert caught.value.hint == "its devices are 'generic_amd64', 'mako'"
+    with pytest.raises(NotFoundError) as caught:
+        parse({}).require("edge")
+    assert caught.value.hint == "there is none yet"
+
+
+@pytest.mark.parametrize("name", ["edge", "ubuntu-core/15.04/edge", "generic_amd64", "a+b", "0"])
+def test_names_that_clients_can_digest(name: str) -> None:
+    assert check_channel_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "/", "/edge", "edge/", "a//b", "..", "a/../b", "a/.hidden", "_private", "-x", "a b"),
+        *("a\n", "a\0", "\u00e4", "a%2eb", "a\\b", "keys", "core/gpg/edge", "pool", "state"),
+    ],
+)
+def test_names_that_they_cannot(name: str) -> None:
+    with pytest.raises(DataError, match="cannot be a channel or device name"):
+        check_channel_name(name)
