@@ -55,33 +55,35 @@ class AptArchive:
     suite: str
     origin: str = "Local"
 
-    def add(self, name: str, *, version: str = "1.0", **files: str | Mapping[str, str]) -> None:
-        """Add a package that has control fields, scripts and files.
-
-        `control` has more control fields, `data` files by path; any other word is a file of the
-        control archive, such as postinst.
-        """
+    def add(
+        self,
+        name: str,
+        *,
+        version: str = "1.0",
+        fields: Mapping[str, str] | None = None,
+        control: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add a package with control fields, files of the control archive, and its own files."""
         tree = self.root.parent / f"{name}_{version}"
-        fields = {
+        described = {
             "Package": name,
             "Version": version,
             "Architecture": "all",
             "Maintainer": "Nobody <nobody@packages.example>",
             "Description": "a package of the tests",
-            **dict(_mapping(files.pop("control", {}))),
+            **(fields or {}),
         }
-        data = _mapping(files.pop("data", {}))
-        control = "".join(f"{key}: {value}\n" for key, value in fields.items())
-        for path, text in {
-            "DEBIAN/control": control,
-            **{f"DEBIAN/{key}": str(value) for key, value in files.items()},
-            **data,
-        }.items():
+        files = {
+            "DEBIAN/control": "".join(f"{key}: {value}\n" for key, value in described.items()),
+            **{f"DEBIAN/{key}": text for key, text in (control or {}).items()},
+            **(data or {}),
+        }
+        for path, text in files.items():
             target = tree / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-            script = path.startswith("DEBIAN/") and text.startswith("#!")
-            target.chmod(0o755 if script else 0o644)
+            target.chmod(0o755 if text.startswith("#!") else 0o644)
         for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
         pool = self.root / "pool"
@@ -115,11 +117,6 @@ class AptArchive:
         (place / "InRelease").unlink(missing_ok=True)
         signed = ["--output", str(place / "InRelease"), "--clearsign", str(place / "Release")]
         key.gpg(*then, *signed)
-
-
-def _mapping(value: str | Mapping[str, str]) -> Mapping[str, str]:
-    assert not isinstance(value, str)
-    return value
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from coreimage import errors
 from coreimage.cli import device_flash, main
-from coreimage.config import ArchiveSettings, ChannelSettings, Settings
-from coreimage.rootfs.definition import Architecture, Definition, Release
+from coreimage.config import ArchiveSettings, ChannelSettings, ExtraArchiveSettings, Settings
+from coreimage.rootfs.definition import Architecture, Definition, Device, Release
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -122,6 +122,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
 def expected_settings() -> dict[str, Any]:
     tables: dict[str, tuple[str, type[BaseModel]]] = {
         "archives": ("archives.DISTRIBUTION.", ArchiveSettings),
+        "extra_archives": ("extra_archives.NAME.", ExtraArchiveSettings),
         "channels": ('channels."NAME".', ChannelSettings),
     }
     found = dict(fields(Settings))
@@ -146,7 +147,7 @@ def shown(default: Any) -> str:
         case tuple() | list():
             return f"`{list(default)}`".replace("'", '"')
         case _:
-            return f"`{default}`"
+            return f"`{default}`".lower()
 
 
 def test_configuration_lists_every_setting_with_its_default() -> None:
@@ -156,9 +157,10 @@ def test_configuration_lists_every_setting_with_its_default() -> None:
 
 def test_definition_lists_every_key_with_its_default() -> None:
     found = dict(fields(Definition))
-    del found["releases"], found["architectures"]
+    del found["releases"], found["architectures"], found["devices"]
     found.update(fields(Release, "releases.RELEASE."))
     found.update(fields(Architecture, "architectures.ARCH."))
+    found.update(fields(Device, "devices.DEVICE."))
     documented = {
         key: cells[0] for key, cells in rows("definition.md").items() if cells[0] != "content"
     }

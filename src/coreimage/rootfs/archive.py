@@ -237,8 +237,8 @@ def _archive_error(name: str, message: str) -> CoreImageError:
     if _REFUSALS.search(message):
         return TrustError(
             f"the package archive of '{name}' is not trusted: {_complaints(message)}",
-            hint="check the archive's key and mirror (in coreimage.toml or 'archives' of the definition), "
-            "and the clock",
+            hint="check 'keyring' and the mirror in 'archives' of coreimage.toml, the keys of "
+            "extra archives, and the clock",
         )
     return UnavailableError(
         f"the package archive of '{name}' cannot be used: {_complaints(message)}",

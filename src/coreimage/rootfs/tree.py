@@ -22,8 +22,8 @@ PARTS: Mapping[str, Sequence[str]] = {
     "preseed": (".cfg", ".cfg.chroot"),
 }
 _VARIANTS = ("series", "arch", "device")
-# These names stand in shell text.
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/-]*")
+# What apt reads of a folder of sources.
+_APT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/-]*")
 
 
 def layers(folders: Sequence[Path], *, series: str, arch: str, device: str) -> list[Path]:
@@ -68,10 +68,14 @@ def _check_layer(layer: Path, parts: Sequence[str]) -> None:
             )
         endings = PARTS.get(folder.name, ())
         for name, path in files([layer], folder.name).items() if endings else ():
-            if not name.endswith(tuple(endings)) or not _SAFE.fullmatch(name):
+            if not name.endswith(tuple(endings)):
                 raise DataError(
-                    f"'{path}' is ignored by its name",
-                    hint="use letters, digits and _.+-, and end with " + " or ".join(endings),
+                    f"'{path}' would be ignored for its name",
+                    hint="end the name with " + " or ".join(endings),
+                )
+            if folder.name == "archives" and not _APT_NAME.fullmatch(name):
+                raise DataError(
+                    f"apt would ignore '{path}' for its name", hint="use letters, digits and _.+-"
                 )
             if folder.name == "hooks" and not path.stat().st_mode & 0o100:
                 raise DataError(f"hook '{path}' cannot be run", hint=f"run: chmod +x {path}")

@@ -45,6 +45,7 @@ class Builder:
         return RootfsPlan(
             argv=self.argv,
             env=made.env,
+            archives_overlay=made.archives_overlay,
             early_overlay=made.early_overlay,
             overlay=made.overlay,
             epoch=made.epoch,

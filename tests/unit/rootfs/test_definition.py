@@ -98,6 +98,14 @@ def test_the_digest_changes_with_everything_that_goes_in(place: Path) -> None:
     hook.write_text("changed")
     changed()
     hook.chmod(0o644)
+    with pytest.raises(DataError, match=r"10\.chroot' cannot be run"):
+        of(place)
+    hook.chmod(0o755)
+    program = place / "base/includes.chroot/program"
+    program.parent.mkdir()
+    program.touch(mode=0o644)
+    changed()
+    program.chmod(0o755)
     changed()
     hook.rename(hook.with_name("11.chroot"))
     changed()
@@ -111,7 +119,7 @@ def test_the_digest_changes_with_everything_that_goes_in(place: Path) -> None:
     link.symlink_to("b")
     changed()
     seen.add(of(place, release="12").digest())
-    assert len(seen) == 8
+    assert len(seen) == 9
 
 
 def test_the_digest_does_not_depend_on_times_and_umask(place: Path) -> None:
@@ -158,18 +166,23 @@ def test_a_definition_has_the_name_of_its_folder(place: Path) -> None:
         (
             'packages = ["dash"',
             'pakages = ["dash"',
-            "'pakages' is not a key",
+            "definition.toml:5: 'pakages' is not a key",
             "did you mean 'packages'?",
         ),
         (
             'suites = ["bookworm"]',
             'suites = ["bookworm"]\nsuits = []',
-            "'releases.12.suits' is not a key",
+            "definition.toml:17: 'releases.12.suits' is not a key",
             "did you mean 'suites'?",
         ),
-        ('series = "bookworm"', "", "'releases.12.series': field required", ""),
-        ('["dash", "sed"]', "7", "'packages' is 7, expected a list", ""),
-        ('["dash", "sed"]', '"dash"', "'packages' is 'dash', expected a list", ""),
+        (
+            'series = "bookworm"',
+            "",
+            "definition.toml:14: 'releases.12.series': field required",
+            "write 'series = …' there, or in what it extends",
+        ),
+        ('["dash", "sed"]', "7", "'packages' is 7: input should be", ""),
+        ('["dash", "sed"]', '"dash"', "'packages' is 'dash': ", ""),
         ('["dash", "sed"]', "[7]", "'packages.0' is 7", ""),
         ('"sed"]\nexclude', '"SED"]\nexclude', "'packages.1' is 'SED'", ""),
         ('"sed"]\nexclude', '"-o"]\nexclude', "'packages.1' is '-o'", ""),
@@ -183,7 +196,7 @@ def test_a_definition_has_the_name_of_its_folder(place: Path) -> None:
         ('"grub"', '"lilo"', "'architectures.amd64.bootloader' is 'lilo'", ""),
         ('"debian"', '"fedora"', "'distribution' is 'fedora'", ""),
         ('name = "base"', 'name = "../base"', "'name' is '../base'", ""),
-        ('name = "base"', 'name = "base"\nextends = 7', "'extends' is 7, expected a name", ""),
+        ('name = "base"', 'name = "base"\nextends = 7', "'extends' is 7: input should be", ""),
         ('name = "base"', 'name = "base"\nproduct = "a/b"', "'product' is 'a/b'", ""),
         ('name = "base"', "name =", "definition.toml: ", ""),
     ],
@@ -193,7 +206,7 @@ def test_a_mistake_is_named(place: Path, old: str, new: str, complaint: str, hin
     folder = write(place / "base", BASE.replace(old, new))
     with pytest.raises(DataError) as caught:
         load("base", [place])
-    assert caught.value.message.startswith(f"{folder}/definition.toml: ")
+    assert caught.value.message.startswith(f"{folder}/definition.toml:")
     assert complaint.replace("\\\\", "\\") in caught.value.message
     assert caught.value.hint == hint
 

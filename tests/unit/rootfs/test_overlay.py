@@ -31,15 +31,16 @@ def overlays(root: Path, umask: int) -> RootfsPlan:
                 if path.is_file() and not path.is_symlink():
                     path.chmod(path.stat().st_mode & 0o700)
         selection = select("kiosk", None, "amd64", [place])
+        archive = Archive(suite="trixie", sources=[], keyring=Path("/k"))
         plan = plan_build(
             selection,
-            Archive(suite="trixie", sources=[], keyring=Path("/k")),
+            archive,
             as_root=False,
             published_at=datetime(2026, 11, 23, tzinfo=UTC),
             scratch=scratch,
             temporary=root,
         )
-        write_overlays(selection, plan)
+        write_overlays(selection, archive, plan)
         return plan
     finally:
         os.umask(before)

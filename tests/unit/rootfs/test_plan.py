@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from coreimage.rootfs.archive import Archive
 from coreimage.rootfs.definition import select
+from coreimage.rootfs.extra import ExtraArchive
 from coreimage.rootfs.plan import RootfsPlan, plan_build
 from tests.support.definitions import BASE, write
 
@@ -43,7 +45,9 @@ def test_the_command_is_data(tmp_path: Path) -> None:
         "--essential-hook=tar-in early.tar /",
         "--customize-hook=tar-in overlay.tar /",
         '--customize-hook=env --chdir="$1" chroot "$1" /.coreimage-build/10.chroot',
-        '--customize-hook=rm -rf "$1/.coreimage-build"',
+        '--customize-hook=mv "$1/.coreimage-build" "$1.coreimage-build"',
+        '--customize-hook=env --chdir="$1" "$1.coreimage-build"/05.binary "$1"',
+        '--customize-hook=rm -rf "$1.coreimage-build"',
         "trixie",
         "-",
         "deb [signed-by=/k.gpg] http://mirror.example/debian trixie main",
@@ -53,6 +57,12 @@ def test_the_command_is_data(tmp_path: Path) -> None:
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
         "TMPDIR": "/room",
+        "COREIMAGE_DEFINITION": "base",
+        "COREIMAGE_TITLE": "Base",
+        "COREIMAGE_RELEASE": "13",
+        "COREIMAGE_SERIES": "trixie",
+        "COREIMAGE_ARCH": "amd64",
+        "COREIMAGE_DEVICE": "generic_amd64",
     }
     assert made.early_overlay == Path("/scratch/early.tar")
 
@@ -69,3 +79,49 @@ def test_a_hooks_name_is_one_word(tmp_path: Path, name: str) -> None:
     (command,) = (word for word in plan(tmp_path).argv if "env --chdir" in word)
     quoted = f"/.coreimage-build/{name}" if "/" in name else f"'/.coreimage-build/{name}'"
     assert command == f'--customize-hook=env --chdir="$1" chroot "$1" {quoted}'
+
+
+def commands(made: RootfsPlan, kind: str) -> list[str]:
+    return [word.partition("=")[2] for word in made.argv if word.startswith(f"--{kind}-hook=")]
+
+
+def test_early_steps_come_after_the_overlay_in_their_order(tmp_path: Path) -> None:
+    made = plan(
+        tmp_path,
+        hooks__20_DOT_chroot_early="x",
+        hooks__10_DOT_chroot_early="x",
+        preseed__a_DOT_cfg="x",
+        ids__passwd="",
+    )
+    inside = 'env --chdir="$1" chroot "$1"'
+    assert commands(made, "essential") == [
+        "tar-in early.tar /",
+        f"{inside} sh /.coreimage-build/pin-ids",
+        f"{inside} debconf-set-selections /.coreimage-build/preseed/a.cfg",
+        f"{inside} /.coreimage-build/10.chroot_early",
+        f"{inside} /.coreimage-build/20.chroot_early",
+    ]
+    assert commands(made, "customize") == [
+        "tar-in overlay.tar /",
+        'rm -rf "$1/.coreimage-build"',
+    ]
+
+
+def test_extra_archives_are_there_before_apt_looks_and_gone_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path / "base", BASE, archives__a_DOT_pref_DOT_chroot="Package: x\n")
+    extra = ExtraArchive(name="a", sources="Types: deb\n", preferences="Package: x\n")
+    made = plan_build(
+        select("base", None, "amd64", [tmp_path]),
+        replace(ARCHIVE, extras=[extra]),
+        as_root=True,
+        published_at=WHEN,
+        scratch=Path("/scratch"),
+        temporary=Path("/room"),
+    )
+    assert made.archives_overlay == Path("/scratch/archives.tar")
+    apt = "$1/etc/apt"
+    assert commands(made, "setup") == ["tar-in archives.tar /"]
+    assert commands(made, "customize")[1:] == [
+        f'rm -f "{apt}/sources.list.d/coreimage-a.sources" "{apt}/preferences.d/coreimage-a.pref"',
+        'rm -rf "$1/.coreimage-build"',
+    ]
