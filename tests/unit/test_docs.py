@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from coreimage import errors
-from coreimage.cli import device_flash, main
+from coreimage.cli import daily_preinstalled, device_flash, for_project, main
 from coreimage.config import ArchiveSettings, ChannelSettings, Settings
 from coreimage.rootfs.definition import Architecture, Definition, Release
 
@@ -25,6 +25,8 @@ PAGES = sorted(
 PROGRAMS = {
     "coreimage": typer.main.get_command(main.app),
     "ubuntu-device-flash": typer.main.get_command(device_flash.app),
+    "for-project": typer.main.get_command(for_project.app),
+    "cron.daily-preinstalled": typer.main.get_command(daily_preinstalled.app),
 }
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _CELL = re.compile(r"`([^`]+)`")
