@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from coreimage import errors
 from coreimage.cli import daily_preinstalled, device_flash, for_project, main
-from coreimage.config import ArchiveSettings, ChannelSettings, Settings
+from coreimage.config import ArchiveSettings, ChannelSettings, ScheduleSettings, Settings
 from coreimage.rootfs.definition import Architecture, Definition, Release
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +125,7 @@ def expected_settings() -> dict[str, Any]:
     tables: dict[str, tuple[str, type[BaseModel]]] = {
         "archives": ("archives.DISTRIBUTION.", ArchiveSettings),
         "channels": ('channels."NAME".', ChannelSettings),
+        "schedules": ("schedules.NAME.", ScheduleSettings),
     }
     found = dict(fields(Settings))
     for name, (prefix, model) in tables.items():
@@ -136,10 +137,8 @@ def expected_settings() -> dict[str, Any]:
 def shown(default: Any) -> str:
     """Return a default as the pages show it, in TOML."""
     match default:
-        case None:
-            return "none"
-        case "required":
-            return "required"
+        case None | "required":
+            return default or "none"
         case dict():
             inside = ", ".join(f'{key} = "{value}"' for key, value in default.items())
             return f"`{{ {inside} }}`"
@@ -147,6 +146,8 @@ def shown(default: Any) -> str:
             return f'`"{default}"`'
         case tuple() | list():
             return f"`{list(default)}`".replace("'", '"')
+        case bool():
+            return f"`{str(default).lower()}`"
         case _:
             return f"`{default}`"
 
