@@ -193,7 +193,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     found = f" is {value!r}" if isinstance(value, str | int | float) else ""
     if first["type"] == "extra_forbidden":
         return f"'{where}' is not a key", nearest_key(model, first["loc"])
-    return f"'{where}'{found}: {first['msg'].lower().removeprefix('value error, ')}", ""
+    return f"'{where}'{found}: {first['msg'].lower()}", ""
 
 
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:

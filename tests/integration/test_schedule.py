@@ -18,8 +18,8 @@ from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildState
 from coreimage.rootfs.definition import definition_places, select
 from tests.integration.test_image_set import DEFINITION, FAILS, WRITES
-from tests.support.local_archive import LocalArchive, served
 from tests.support.foreign_keys import foreign_gpg
+from tests.support.local_archive import LocalArchive, served
 
 BEGIN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NIGHT = datetime(2026, 11, 23, 3, 26, tzinfo=UTC)
@@ -194,7 +194,7 @@ def test_the_command_line(house: House) -> None:
 
 def test_an_entry_needs_a_reason(workspace: Workspace) -> None:
     (workspace.root / "coreimage.toml").write_text('[schedules.x]\nproject = "core"\n')
-    with pytest.raises(ConfigError, match=r"'schedules.x': neither 'cron' nor"):
+    with pytest.raises(ConfigError, match=r"'schedules.x': value error, neither 'cron' nor"):
         load_workspace(workspace.root)
 
 

@@ -56,7 +56,7 @@ class LocalArchive:
     def make(self, scratch: Path, name: str, version: str, **fields: str) -> None:
         """Make a package with one file that says its version, and take it."""
         tree = scratch / f"{name}_{version}"
-        content = tree / "usr/share" / name
+        content = tree / "usr/share/made-by-a-test" / name
         content.parent.mkdir(parents=True)
         content.write_text(f"{version}\n")
         control = {
