@@ -16,6 +16,8 @@ MAN = Path(__file__).parents[1] / "docs/reference/man"
 PROGRAMS = {
     "coreimage": "coreimage.cli.main",
     "ubuntu-device-flash": "coreimage.cli.device_flash",
+    "for-project": "coreimage.cli.for_project",
+    "cron.daily-preinstalled": "coreimage.cli.daily_preinstalled",
 }
 _HIDDEN = ("--install-completion", "--show-completion", "--help")
 

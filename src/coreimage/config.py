@@ -5,9 +5,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from coreimage.errors import ConfigError, NotFoundError
 
@@ -58,6 +65,24 @@ def _check_port(value: Any) -> Any:
 _Port = Annotated[int | Literal["disabled"], BeforeValidator(_check_port)]
 
 
+class ScheduleSettings(_Strict):
+    """What is built by itself, and when; `cron` has five fields and means UTC."""
+
+    project: str
+    release: str | None = None
+    arches: Sequence[str] = ()
+    cron: str | None = None
+    when_changed: bool = False
+    force: bool = False
+    channel: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_reason(self) -> Self:
+        if self.cron is None and not self.when_changed:
+            raise ValueError("neither 'cron' nor 'when_changed = true' says when")
+        return self
+
+
 class ServeSettings(_Strict):
     """Where `coreimage serve` listens."""
 
@@ -87,6 +112,7 @@ class Settings(_Strict):
     extra_archives: Mapping[str, ExtraArchiveSettings] = Field(default_factory=dict)
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
+    schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
 

@@ -28,6 +28,12 @@ class UsageError(CoreImageError):
     exit_code = 2
 
 
+class IncompleteError(CoreImageError):
+    """A part of what was asked for is done, and the rest failed."""
+
+    exit_code = 3
+
+
 class DataError(CoreImageError):
     """Input is malformed: a definition, an OEM package, an index, a tarball."""
 

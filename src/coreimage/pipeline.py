@@ -30,7 +30,7 @@ from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs.definition import Selection, definition_places, select
-from coreimage.systemimage import keyrings, tree
+from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
 
@@ -116,11 +116,8 @@ def ensure_build(
     """Return a successful build of the inputs as they are now, and whether it had to be made."""
     definition = selection.definition
     progress.stage(f"Looking for changes to {definition.title} {selection.release_name}")
-    settings = workspace.settings.archives.get(definition.distribution, ArchiveSettings())
-    inputs = rootfs.gather(selection, settings, workspace.cache)
-    fingerprint = inputs.fingerprint()
-    found = queue.open_store(workspace).newest_with(fingerprint)
-    if found is not None and not force and _has_artifacts(workspace, found):
+    fingerprint, found = look_for_build(workspace, selection)
+    if found is not None and not force:
         progress.note(f"nothing changed since build {found.id} ({found.request.version})")
         return found, False
     (requested,) = queue.request(
@@ -130,7 +127,7 @@ def ensure_build(
         series=selection.release.series,
         arches=[selection.arch],
         fingerprint=fingerprint,
-        taken=_published_versions(workspace, definition.name, selection.release.series),
+        taken=published_versions(workspace, definition.name, selection.release.series),
     )
     place = folder.folder_of(workspace, requested.id)
     progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
@@ -139,12 +136,22 @@ def ensure_build(
     return built, True
 
 
+def look_for_build(workspace: Workspace, selection: Selection) -> tuple[str, Build | None]:
+    """Return the fingerprint of the inputs as they are now, and the newest build of them."""
+    distribution = selection.definition.distribution
+    settings = workspace.settings.archives.get(distribution, ArchiveSettings())
+    fingerprint = rootfs.gather(selection, settings, workspace.cache).fingerprint()
+    found = queue.open_store(workspace).newest_with(fingerprint)
+    return fingerprint, found if found is not None and _has_artifacts(workspace, found) else None
+
+
 def _has_artifacts(workspace: Workspace, build: Build) -> bool:
     artifacts = folder.folder_of(workspace, build.id).artifacts
     return all((artifacts / name).is_file() for name in build.artifacts)
 
 
-def _published_versions(workspace: Workspace, project: str, series: str) -> list[str]:
+def published_versions(workspace: Workspace, project: str, series: str) -> list[str]:
+    """Return the build ids that are published, oldest first."""
     return [
         each.version
         for each in marks.publications(workspace.publications)
@@ -152,25 +159,42 @@ def _published_versions(workspace: Workspace, project: str, series: str) -> list
     ]
 
 
-def publish_finished(workspace: Workspace, *, progress: Progress) -> list[Publication]:
-    """Publish every successful build that is newer than its series' newest publication."""
+def publish_finished(
+    workspace: Workspace, *, progress: Progress, of: tuple[str, str] | None = None
+) -> list[Publication]:
+    """Publish every finished image set that is newer than its series' newest publication.
+
+    `of` is the project and series to look at, by default all. A set counts as finished when no
+    build of it waits or runs, and is published when one succeeded. The files of an arch that did
+    not are carried over from the publication before.
+    """
     signer = Signer(workspace.gpg_home)
 
     def sign(data: Path, signature: Path) -> None:
         signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
 
     published = []
-    for publication, builds in _waiting(workspace):
+    for publication, builds, failed in _waiting(workspace, of):
         progress.stage(f"Publishing {publication.project} {publication.version}")
         artifacts: dict[str, tuple[Path, str]] = {}
         records = [_record(workspace, build) for build in builds]
         for build, record in zip(builds, records, strict=True):
             artifacts.update(_artifacts(workspace, build, record))
+        provenance: dict[str, Any] = {"builds": [build.id for build in builds], "records": records}
+        for arch in failed:
+            found = _older_files(workspace, publication, records[0]["product"], arch)
+            if found is None:
+                progress.note(f"{arch} was not built, and there is no older one to carry over")
+                continue
+            version, files = found
+            artifacts.update(files)
+            provenance.setdefault("carried_over", {})[arch] = version
+            progress.note(f"{arch} was not built: carried over from {version}")
         place = publish(
             workspace.publications,
             publication,
             artifacts=artifacts,
-            provenance={"builds": [build.id for build in builds], "records": records},
+            provenance=provenance,
             sign=sign,
             locks=workspace.state / "locks",
         )
@@ -179,31 +203,61 @@ def publish_finished(workspace: Workspace, *, progress: Progress) -> list[Public
     return published
 
 
-def _waiting(workspace: Workspace) -> Iterator[tuple[Publication, list[Build]]]:
-    """Yield the publications that are to be made, oldest first, with their builds.
+def _waiting(
+    workspace: Workspace, of: tuple[str, str] | None
+) -> Iterator[tuple[Publication, list[Build], list[str]]]:
+    """Yield the publications that are to be made, oldest first.
 
-    A publication never changes: it waits until none of its builds is under way.
+    With each come the builds that succeeded, by arch, and the arches of the others. A publication
+    never changes: it waits until none of its builds is under way.
     """
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for each in marks.publications(workspace.publications):
         newest[each.project, each.series] = build_id_key(each.version)
     groups: dict[Publication, list[Build]] = {}
-    under_way: set[Publication] = set()
     for build in queue.list_builds(workspace):
         request = build.request
+        place = (request.project, request.series)
         key = build_id_key(request.version)
-        publication = Publication(
-            project=request.project, series=request.series, version=request.version
-        )
-        if not build.state.finished:
-            under_way.add(publication)
-        elif build.state is BuildState.SUCCEEDED and key > newest.get(
-            (request.project, request.series), (0, 0)
-        ):
+        if key > newest.get(place, (0, 0)) and of in (None, place):
+            publication = Publication(
+                project=request.project, series=request.series, version=request.version
+            )
             groups.setdefault(publication, []).append(build)
-    for publication in sorted(groups, key=lambda each: build_id_key(each.version)):
-        if publication not in under_way:
-            yield publication, groups[publication]
+    for publication, builds in sorted(
+        groups.items(), key=lambda group: build_id_key(group[0].version)
+    ):
+        built = [each for each in builds if each.state is BuildState.SUCCEEDED]
+        if built and all(each.state.finished for each in builds):
+            failed = sorted(each.request.arch for each in builds if each not in built)
+            yield publication, sorted(built, key=lambda each: each.request.arch), failed
+
+
+def _older_files(
+    workspace: Workspace, publication: Publication, product: str, arch: str
+) -> tuple[str, dict[str, tuple[Path, str]]] | None:
+    """Return the build id and the files of an arch that were published last, None if never.
+
+    They are signed once more under their new build id, so their signature is verified first:
+    raises TrustError.
+    """
+    names = [name(publication.series, product, arch) for name in _PUBLISHED_NAMES.values()]
+    older = [
+        each
+        for each in marks.publications(workspace.publications)
+        if (each.project, each.series) == (publication.project, publication.series)
+        and build_id_key(each.version) < build_id_key(publication.version)
+        and (workspace.publications / each.path / names[0]).is_file()
+    ]
+    if not older:
+        return None
+    with tree.open_chain(workspace, now=datetime.now(UTC)) as chain:
+        source = publications.verify(workspace.publications, older[-1], chain=chain)
+    return older[-1].version, {
+        name: (source.directory / name, source.sha256(name))
+        for name in names
+        if name in source.sums
+    }
 
 
 def _record(workspace: Workspace, build: Build) -> dict[str, Any]:

@@ -11,8 +11,14 @@ import typer
 from pydantic import BaseModel
 
 from coreimage import errors
-from coreimage.cli import device_flash, main
-from coreimage.config import ArchiveSettings, ChannelSettings, ExtraArchiveSettings, Settings
+from coreimage.cli import daily_preinstalled, device_flash, for_project, main
+from coreimage.config import (
+    ArchiveSettings,
+    ChannelSettings,
+    ExtraArchiveSettings,
+    ScheduleSettings,
+    Settings,
+)
 from coreimage.rootfs.definition import Architecture, Definition, Device, Release
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +31,8 @@ PAGES = sorted(
 PROGRAMS = {
     "coreimage": typer.main.get_command(main.app),
     "ubuntu-device-flash": typer.main.get_command(device_flash.app),
+    "for-project": typer.main.get_command(for_project.app),
+    "cron.daily-preinstalled": typer.main.get_command(daily_preinstalled.app),
 }
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _CELL = re.compile(r"`([^`]+)`")
@@ -124,6 +132,7 @@ def expected_settings() -> dict[str, Any]:
         "archives": ("archives.DISTRIBUTION.", ArchiveSettings),
         "extra_archives": ("extra_archives.NAME.", ExtraArchiveSettings),
         "channels": ('channels."NAME".', ChannelSettings),
+        "schedules": ("schedules.NAME.", ScheduleSettings),
     }
     found = dict(fields(Settings))
     for name, (prefix, model) in tables.items():
@@ -135,10 +144,8 @@ def expected_settings() -> dict[str, Any]:
 def shown(default: Any) -> str:
     """Return a default as the pages show it, in TOML."""
     match default:
-        case None:
-            return "none"
-        case "required":
-            return "required"
+        case None | "required":
+            return default or "none"
         case dict():
             inside = ", ".join(f'{key} = "{value}"' for key, value in default.items())
             return f"`{{ {inside} }}`"
@@ -146,6 +153,8 @@ def shown(default: Any) -> str:
             return f'`"{default}"`'
         case tuple() | list():
             return f"`{list(default)}`".replace("'", '"')
+        case bool():
+            return f"`{str(default).lower()}`"
         case _:
             return f"`{default}`".lower()
 

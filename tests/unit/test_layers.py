@@ -26,14 +26,16 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "checks": (*BASE, *STAGES),
     "workspace": (*BASE, *STAGES),
     "pipeline": (*BASE, *STAGES, "workspace", "checks"),
+    "imageset": (*BASE, *STAGES, "pipeline"),
+    "schedule": (*BASE, *STAGES, "pipeline", "imageset"),
     "web": (*BASE, *STAGES, "workspace", "checks", "pipeline"),
-    "cli": (*BASE, *STAGES, "workspace", "checks", "pipeline", "web"),
+    "cli": (*BASE, *STAGES, "workspace", "checks", "pipeline", "imageset", "schedule", "web"),
     "__main__": ("cli",),
 }
 # What each room may import of others; the standard library is everybody's.
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "config": ("pydantic",),
-    "farm": ("sqlalchemy",),
+    "farm": ("cronsim", "sqlalchemy"),
     "rootfs": ("debian", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),

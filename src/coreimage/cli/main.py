@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from coreimage.cli import build, channel, flash, image, keyring, pipeline, publication, rootfs
+from coreimage.cli import (
+    build,
+    channel,
+    flash,
+    image,
+    keyring,
+    pipeline,
+    publication,
+    rootfs,
+    schedule,
+)
 from coreimage.cli.boot import boot
 from coreimage.cli.console import guarded
 from coreimage.cli.doctor import doctor
@@ -20,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs):
+for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 for verb in (boot, doctor, init, serve):
     app.command()(verb)

@@ -1,5 +1,6 @@
 """The local executor: a build becomes a child process with a log, and its files artifacts."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ _ERRORS: dict[int, type[CoreImageError]] = {
         ConfigError,
     )
 }
+# The one artifact that says what the others were made of.
+_RECORD = ".build.json"
 _STAGE = "== "
 _COMPLAINT = "coreimage: error: "
 
@@ -92,6 +95,7 @@ def run_build(
                 raise _failure(folder, status)
             store.change(build_id, lambda build: replace(build, state=BuildState.UPLOADING))
             artifacts = _keep_artifacts(folder)
+            fingerprint = _recorded_fingerprint(folder, artifacts)
             return store.change(
                 build_id,
                 lambda build: replace(
@@ -99,6 +103,7 @@ def run_build(
                     state=BuildState.SUCCEEDED,
                     finished_at=clock(),
                     artifacts=artifacts,
+                    fingerprint=fingerprint or build.fingerprint,
                 ),
             )
 
@@ -169,6 +174,22 @@ def _keep_artifacts(folder: BuildFolder) -> tuple[str, ...]:
     folder.partial.rename(folder.artifacts)
     files.fsync_directory(folder.root)
     return tuple(names)
+
+
+def _recorded_fingerprint(folder: BuildFolder, artifacts: Sequence[str]) -> str:
+    """Return the digest of what went in, in the builder's own words, empty when it has none.
+
+    The archive may have changed since the build was asked for: what counts is what was built.
+    """
+    for name in artifacts:
+        if name.endswith(_RECORD):
+            try:
+                record = json.loads((folder.artifacts / name).read_bytes())
+            except ValueError:
+                return ""
+            found = record.get("fingerprint") if isinstance(record, dict) else None
+            return found if isinstance(found, str) else ""
+    return ""
 
 
 @contextmanager

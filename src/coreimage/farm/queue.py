@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from coreimage.config import Workspace
 from coreimage.errors import BusyError, CoreImageError, RightsError
@@ -46,11 +47,13 @@ def request(
     arches: Sequence[str],
     fingerprint: str = "",
     taken: Collection[str] = (),
+    extra: Mapping[str, Any] | None = None,
     clock: Callable[[], datetime] = now_utc,
 ) -> list[Build]:
     """Queue the builds of one image set, one for each arch, and return them.
 
-    `taken` are versions that the set must not have because they are published already.
+    `taken` are versions that the set must not have because they are published already; `extra`
+    is what else the record of each build is to say.
     """
     store = open_store(workspace)
     fail_lost(workspace, store, clock=clock)
@@ -61,6 +64,7 @@ def request(
         arches=arches,
         fingerprint=fingerprint,
         taken=taken,
+        extra=extra,
         now=clock(),
         after=highest_id(workspace),
     )

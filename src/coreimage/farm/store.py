@@ -3,7 +3,7 @@
 Rows stay in this module; what goes in and out is `model.build.Build`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -165,6 +165,7 @@ class Store:
         now: datetime,
         fingerprint: str = "",
         taken: Collection[str] = (),
+        extra: Mapping[str, Any] | None = None,
         after: int = 0,
     ) -> list[Build]:
         """Add builds of one image set, one for each arch, and return them.
@@ -186,6 +187,7 @@ class Store:
                     state=BuildState.NEEDS_BUILDING,
                     created_at=now,
                     fingerprint=fingerprint,
+                    extra=dict(extra or {}),
                 )
                 for number, arch in enumerate(arches, highest + 1)
             ]

@@ -51,6 +51,7 @@ def test_every_error_has_its_exit_code() -> None:
         "CoreImageError": 1,
         "CommandError": 1,
         "UsageError": 2,
+        "IncompleteError": 3,
         "DataError": 65,
         "NotFoundError": 66,
         "UnavailableError": 69,

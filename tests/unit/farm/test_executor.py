@@ -137,6 +137,20 @@ def test_a_build_leaves_artifacts_log_and_record(workspace: Workspace) -> None:
     assert not files.is_locked(folder.lock)
 
 
+@pytest.mark.parametrize(
+    ("record", "fingerprint"),
+    [('{"fingerprint": "f00d"}', "f00d"), ('{"fingerprint": 7}', ""), ("[]", ""), ("{", "")],
+)
+def test_the_fingerprint_is_the_one_that_the_builder_recorded(
+    workspace: Workspace, record: str, fingerprint: str
+) -> None:
+    build, folder = ask(workspace)
+    path = folder.partial / "livecd.core.build.json"
+    done = carry_out(workspace, build, f"open({str(path)!r}, 'w').write({record!r})")
+
+    assert done.fingerprint == fingerprint
+
+
 def test_the_child_knows_the_workspace(workspace: Workspace) -> None:
     build, folder = ask(workspace)
     script = writes(folder, "a") + "import os; print(os.environ['COREIMAGE_WORKSPACE'])"

@@ -1,0 +1,166 @@
+"""coreimage schedule: image sets that are made by themselves."""
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    report,
+)
+from coreimage.cli.space import host_arch, load_space
+from coreimage.cli.watch import Watch
+
+if TYPE_CHECKING:
+    from coreimage.config import ScheduleSettings
+    from coreimage.errors import CoreImageError
+    from coreimage.farm.schedule import Memory
+
+app = typer.Typer(help="Image sets that are made by themselves.", no_args_is_help=True)
+
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="Only these; by default all.")
+]
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False, workspace: WorkspaceOption = None) -> None:
+    """List the schedules of coreimage.toml: when they were run last, and when they are next.
+
+    Example: coreimage schedule list
+    """
+    from coreimage import schedule
+    from coreimage.farm.schedule import Memories
+
+    space = load_space(workspace)
+    memories = Memories(space.state)
+    found = {
+        name: _fields(name, entry, memories.load(name))
+        for name, entry in schedule.entries(space).items()
+    }
+    if as_json:
+        print_json(list(found.values()))
+        return
+    columns = ["name", "project", "release", "arches", "when", "last run", "result", "next"]
+    print_table(
+        "Schedules",
+        columns,
+        [[_cell(each[column.replace(" ", "_")]) for column in columns] for each in found.values()],
+    )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The schedule's name.")],
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show one schedule.
+
+    Example: coreimage schedule show nightly
+    """
+    from coreimage import schedule
+    from coreimage.farm.schedule import Memories
+
+    space = load_space(workspace)
+    (entry,) = schedule.entries(space, [name]).values()
+    fields = _fields(name, entry, Memories(space.state).load(name))
+    if as_json:
+        print_json(fields)
+        return
+    for key, value in fields.items():
+        if _cell(value):
+            print(f"{key.replace('_', ' ') + ':':<10}{_cell(value)}")
+
+
+@app.command()
+def run(
+    names: NamesArgument = None,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Make the image sets that are due, publish them, and import them into their channels.
+
+    Times that were missed, because the machine slept, count as one. Nothing is run twice: what
+    another process runs is left to it. A run that was interrupted is taken up again. To be called
+    by a timer, as often as is convenient.
+
+    Example: coreimage schedule run --dry-run
+    """
+    from coreimage import schedule
+
+    space = load_space(workspace)
+    wanted = schedule.entries(space, names or ())
+    if dry_run:
+        for words in schedule.look(space, wanted, host=host_arch(), clock=_now):
+            print("\t".join(filter(None, words)))
+        return
+    failures: list[CoreImageError] = []
+    watch = Watch()
+
+    def complain(arch: str, error: "CoreImageError") -> None:
+        watch.clear()
+        print(f"coreimage: {arch} was not built", file=sys.stderr)
+        report(error)
+
+    for each in schedule.run(
+        space,
+        wanted,
+        host=host_arch(),
+        clock=_now,
+        progress=watch,
+        echo=watch.line,
+        complain=complain,
+    ):
+        watch.clear()
+        if each.error is not None:
+            print(f"coreimage: schedule '{each.name}' failed", file=sys.stderr)
+            report(each.error)
+            failures.append(each.error)
+        elif each.reason:
+            print(f"{each.name}\tdone\t{each.reason}")
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _fields(name: str, entry: "ScheduleSettings", memory: "Memory | None") -> dict[str, Any]:
+    from coreimage.farm.schedule import next_time
+
+    when = [f"cron {entry.cron}"] if entry.cron else []
+    when += ["when an input changed"] if entry.when_changed else []
+    return {
+        "name": name,
+        "project": entry.project,
+        "release": entry.release,
+        "arches": list(entry.arches),
+        "when": when,
+        "channel": entry.channel,
+        "force": entry.force,
+        "last_run": memory.started_at if memory else None,
+        "finished": memory.finished_at if memory else None,
+        "result": memory.result.value if memory else "",
+        "message": memory.message if memory else "",
+        "next": next_time(entry.cron, _now()) if entry.cron else None,
+    }
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None | False:
+            return ""
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M} UTC"
+        case list():
+            return ", ".join(value)
+        case _:
+            return str(value)

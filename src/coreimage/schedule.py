@@ -1,0 +1,106 @@
+"""The schedule at work: entries of coreimage.toml become image sets."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+
+from coreimage import imageset
+from coreimage.config import ScheduleSettings, Workspace
+from coreimage.errors import CoreImageError, NotFoundError
+from coreimage.farm import executor
+from coreimage.farm.schedule import (
+    Due,
+    Memories,
+    Ran,
+    check_entries,
+    decide,
+    recall,
+    run_due,
+)
+from coreimage.lib.files import is_locked
+from coreimage.lib.progress import Progress
+
+
+def entries(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, ScheduleSettings]:
+    """Return the entries of coreimage.toml, or the named ones; ConfigError, NotFoundError."""
+    found = dict(workspace.settings.schedules)
+    check_entries(found)
+    for name in names:
+        if name not in found:
+            raise NotFoundError(
+                f"there is no schedule '{name}'",
+                hint="the schedules are " + ", ".join(found)
+                if found
+                else "add [schedules.NAME] to coreimage.toml",
+            )
+    return {name: found[name] for name in names} if names else found
+
+
+def order_of(entry: ScheduleSettings) -> imageset.Order:
+    """Return what an entry asks for."""
+    return imageset.Order(
+        project=entry.project, release=entry.release, arches=entry.arches, channel=entry.channel
+    )
+
+
+def run(
+    workspace: Workspace,
+    wanted: Mapping[str, ScheduleSettings],
+    *,
+    host: str,
+    clock: Callable[[], datetime],
+    progress: Progress,
+    echo: Callable[[str], None] | None = None,
+    complain: Callable[[str, CoreImageError], None] = lambda _arch, _error: None,
+    command: imageset.RootfsCommand = executor.rootfs_argv,
+) -> Iterator[Ran]:
+    """Make the image sets of the entries that are due, and yield what became of each entry."""
+
+    def changed(_: str, entry: ScheduleSettings) -> Mapping[str, str]:
+        return _changed(workspace, entry, host)
+
+    def work(name: str, entry: ScheduleSettings, due: Due) -> None:
+        progress.note(f"{name}: {due.reason}")
+        always = entry.force or due.changed
+        outcome = imageset.make_set(
+            workspace,
+            order_of(entry),
+            when=imageset.When.ALWAYS if always else imageset.When.CHANGED,
+            host=host,
+            progress=progress,
+            echo=echo,
+            complain=complain,
+            command=command,
+        )
+        complaint = outcome.complaint()
+        if complaint is not None:
+            raise complaint
+
+    return run_due(wanted, Memories(workspace.state), clock=clock, changed=changed, work=work)
+
+
+def look(
+    workspace: Workspace,
+    wanted: Mapping[str, ScheduleSettings],
+    *,
+    host: str,
+    clock: Callable[[], datetime],
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what `run` would do now: name, state (due, not due, running), and why it is due.
+
+    Nothing is written but the package lists of the archive, into the cache.
+    """
+    memories = Memories(workspace.state)
+    for name, entry in wanted.items():
+        if is_locked(memories.entry_lock(name)):
+            yield name, "running", ""
+            continue
+        now = clock()
+        memory = recall(entry, memories.load(name), now=now)
+        due = decide(entry, memory, now=now, changed=partial(_changed, workspace, entry, host))
+        yield (name, "due", due.reason) if due else (name, "not due", "")
+
+
+def _changed(workspace: Workspace, entry: ScheduleSettings, host: str) -> Mapping[str, str]:
+    selections = imageset.resolve(workspace, order_of(entry), host=host)
+    return imageset.changed_arches(workspace, selections)

@@ -1,0 +1,429 @@
+"""Image sets: built by small programs in place of the rootfs command, published with real keys."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from coreimage import imageset, pipeline
+from coreimage.config import Workspace
+from coreimage.errors import (
+    BusyError,
+    CoreImageError,
+    DataError,
+    IncompleteError,
+    NotFoundError,
+    TrustError,
+)
+from coreimage.farm import executor, folder, queue
+from coreimage.imageset import Order, When, make_set
+from coreimage.lib import run
+from coreimage.lib.files import lock, sha256_of
+from coreimage.lib.progress import Silent
+from coreimage.model.build import BuildRequest, BuildState
+from coreimage.model.publication import Publication, next_build_id, parse_checksums
+
+DEFINITION = """\
+name = "ubuntu-core"
+title = "Core"
+distribution = "ubuntu"
+default_release = "15.04"
+releases."15.04" = { series = "vivid", suites = ["vivid"] }
+architectures.amd64 = { bootloader = "grub" }
+architectures.arm64 = { bootloader = "grub" }
+"""
+# What a builder leaves, with the words that it was called with in place of a tree.
+WRITES = """
+import hashlib, json, pathlib, sys
+output, text = pathlib.Path(sys.argv[1]), sys.argv[2]
+digests = {}
+for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest"):
+    path = output / f"livecd.ubuntu-core.{kind}"
+    path.write_text(f"{kind} {text}")
+    digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+record = {"product": "core", "sha256": digests, "fingerprint": text}
+(output / "livecd.ubuntu-core.build.json").write_text(json.dumps(record))
+"""
+FAILS = "import sys; print('coreimage: error: no hook'); sys.exit(65)"
+TODAY = next_build_id(set(), today=queue.now_utc().date())
+
+
+class Builder:
+    """Stands in for the rootfs command; remembers what it was asked for."""
+
+    def __init__(self, failing: Mapping[str, str] | None = None, text: str = "one") -> None:
+        self._failing = failing or {}
+        self._text = text
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def __call__(self, request: BuildRequest, output: Path, extra: Sequence[str]) -> list[str]:
+        self.asked.append((request.arch, list(extra)))
+        script = self._failing.get(request.arch, WRITES)
+        return [sys.executable, "-c", script, str(output), f"{request.arch} {self._text}"]
+
+
+@pytest.fixture
+def space(workspace: Workspace) -> Workspace:
+    definition = workspace.root / "definitions/ubuntu-core/definition.toml"
+    definition.parent.mkdir(parents=True)
+    definition.write_text(DEFINITION)
+    return workspace
+
+
+def trigger(
+    space: Workspace,
+    builder: Builder,
+    *,
+    arches: Sequence[str] = ("amd64", "arm64"),
+    when: When = When.ALWAYS,
+    extra: Sequence[str] = (),
+) -> imageset.Outcome:
+    return make_set(
+        space,
+        Order(project="ubuntu-core", arches=arches, extra_archives=extra),
+        when=when,
+        host="amd64",
+        progress=Silent(),
+        command=builder,
+    )
+
+
+def directory(space: Workspace, version: str = TODAY) -> Path:
+    place = Publication(project="ubuntu-core", series="vivid", version=version)
+    return space.publications / place.path
+
+
+def published(space: Workspace, version: str = TODAY) -> dict[str, str]:
+    """Return the texts of what was published, after a look at the checksums."""
+    place = directory(space, version)
+    sums = parse_checksums((place / "SHA256SUMS").read_text(), source="")
+    assert {path.name for path in place.glob("vivid-*")} == set(sums)
+    assert all(sha256_of(place / name) == digest for name, digest in sums.items())
+    return {
+        name.removeprefix("vivid-preinstalled-core-"): (place / name).read_text() for name in sums
+    }
+
+
+def tarballs(**texts: str) -> dict[str, str]:
+    return {
+        f"{arch}.{kind}": f"{kind if kind != 'tar.gz' else 'rootfs.tar.gz'} {arch} {text}"
+        for arch, text in texts.items()
+        for kind in ("tar.gz", "device.tar.gz", "manifest")
+    }
+
+
+def test_all_arches_share_one_build_id_and_publication(space: Workspace) -> None:
+    builder = Builder()
+    outcome = trigger(space, builder, extra=["snappy-dev/image:1001", "a/b"])
+
+    assert outcome.version == TODAY
+    assert outcome.complaint() is None
+    assert [each.version for each in outcome.published] == [TODAY]
+    assert published(space) == tarballs(amd64="one", arm64="one")
+    options = ["--extra-archive", "snappy-dev/image:1001", "--extra-archive", "a/b"]
+    assert builder.asked == [("amd64", options), ("arm64", options)]
+    builds = queue.list_builds(space)
+    assert {each.request.version for each in builds} == {TODAY}
+    assert builds[0].extra["extra_archives"] == ["snappy-dev/image:1001", "a/b"]
+    assert builds[0].fingerprint == "arm64 one"
+
+
+def test_later_sets_of_a_day_have_numbers(space: Workspace) -> None:
+    for version in (TODAY, f"{TODAY}.1", f"{TODAY}.2"):
+        assert trigger(space, Builder()).version == version
+    assert (directory(space).parent / "pending").readlink() == Path(f"{TODAY}.2")
+
+
+def test_a_failed_arch_is_carried_over(space: Workspace) -> None:
+    trigger(space, Builder())
+    told: list[tuple[str, CoreImageError]] = []
+    outcome = make_set(
+        space,
+        Order(project="ubuntu-core", arches=["amd64", "arm64"]),
+        when=When.ALWAYS,
+        host="amd64",
+        progress=Silent(),
+        complain=lambda arch, error: told.append((arch, error)),
+        command=Builder({"arm64": FAILS}, text="two"),
+    )
+
+    second = f"{TODAY}.1"
+    assert [arch for arch, _ in told] == ["arm64"]
+    assert isinstance(told[0][1], DataError)
+    assert "no hook" in told[0][1].message
+    assert "builds/4/log" in told[0][1].hint
+    complaint = outcome.complaint()
+    assert isinstance(complaint, IncompleteError)
+    assert complaint.exit_code == 3
+    assert published(space, second) == tarballs(amd64="two", arm64="one")
+    name = "vivid-preinstalled-core-arm64.tar.gz"
+    assert (directory(space) / name).samefile(directory(space, second) / name)
+    info = json.loads((directory(space, second) / ".publish_info").read_text())
+    assert info["carried_over"] == {"arm64": TODAY}
+    assert info["builds"] == [3]
+
+
+def test_what_was_carried_over_is_carried_on(space: Workspace) -> None:
+    trigger(space, Builder())
+    for text in ("two", "three"):
+        trigger(space, Builder({"arm64": FAILS}, text=text))
+
+    assert published(space, f"{TODAY}.2") == tarballs(amd64="three", arm64="one")
+
+
+def test_a_failed_arch_that_never_was_published_is_left_out(space: Workspace) -> None:
+    outcome = trigger(space, Builder({"arm64": FAILS}))
+
+    assert set(outcome.failures) == {"arm64"}
+    assert published(space) == tarballs(amd64="one")
+
+
+def test_nothing_is_published_when_nothing_was_built(space: Workspace) -> None:
+    outcome = trigger(space, Builder({"amd64": FAILS, "arm64": FAILS}))
+
+    complaint = outcome.complaint()
+    assert complaint is not None
+    assert complaint.exit_code == 65
+    assert "nothing was built for: amd64, arm64" in complaint.message
+    assert outcome.published == []
+    assert not directory(space).parent.exists()
+
+
+def test_different_failures_have_the_common_exit_code(space: Workspace) -> None:
+    outcome = trigger(space, Builder({"amd64": FAILS, "arm64": "raise SystemExit(69)"}))
+
+    complaint = outcome.complaint()
+    assert complaint is not None
+    assert complaint.exit_code == 1
+
+
+def test_a_publication_that_was_changed_is_not_signed_again(space: Workspace) -> None:
+    trigger(space, Builder())
+    place = directory(space)
+    sums = place / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("arm64.manifest", "arm64.x"))
+
+    with pytest.raises(TrustError):
+        trigger(space, Builder({"arm64": FAILS}, text="two"))
+    assert not directory(space, f"{TODAY}.1").exists()
+
+
+def test_files_that_were_changed_are_not_carried_over(space: Workspace) -> None:
+    trigger(space, Builder())
+    path = directory(space) / "vivid-preinstalled-core-arm64.tar.gz"
+    path.unlink()
+    path.write_text("other")
+
+    with pytest.raises(DataError, match="is not what was built"):
+        trigger(space, Builder({"arm64": FAILS}, text="two"))
+    assert not directory(space, f"{TODAY}.1").exists()
+
+
+def test_without_builds_what_was_built_is_published(space: Workspace) -> None:
+    (requested,) = queue.request(
+        space, project="ubuntu-core", release="15.04", series="vivid", arches=["amd64"]
+    )
+    place = folder.folder_of(space, requested.id)
+    argv = Builder()(requested.request, place.partial, [])
+    executor.run_build(space, requested.id, argv=argv, progress=Silent())
+
+    builder = Builder()
+    outcome = trigger(space, builder, when=When.NEVER)
+    assert builder.asked == []
+    assert [each.version for each in outcome.published] == [TODAY]
+    assert published(space) == tarballs(amd64="one")
+    assert trigger(space, builder, when=When.NEVER).published == []
+
+
+def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
+    arches = ["amd64", "arm64"]
+    first, second = queue.request(
+        space, project="ubuntu-core", release="15.04", series="vivid", arches=arches
+    )
+    place = folder.folder_of(space, first.id)
+    argv = Builder()(first.request, place.partial, [])
+    executor.run_build(space, first.id, argv=argv, progress=Silent())
+
+    assert pipeline.publish_finished(space, progress=Silent()) == []
+    queue.cancel(space, second.id)
+    assert [each.version for each in pipeline.publish_finished(space, progress=Silent())] == [TODAY]
+    assert published(space) == tarballs(amd64="one")
+
+
+def test_what_a_killed_trigger_left_is_cancelled(space: Workspace) -> None:
+    script = f"""
+import os, sys
+from pathlib import Path
+from coreimage import imageset
+from coreimage.config import load_workspace
+from coreimage.lib.progress import Silent
+
+def command(request, output, extra):
+    if request.arch == "arm64":
+        os.kill(os.getpid(), 9)
+    return [sys.executable, "-c", {WRITES!r}, str(output), "amd64 one"]
+
+imageset.make_set(
+    load_workspace(Path(sys.argv[1])),
+    imageset.Order(project="ubuntu-core", arches=["amd64", "arm64"]),
+    when=imageset.When.ALWAYS, host="amd64", progress=Silent(), command=command,
+)
+"""
+    assert run.run([sys.executable, "-c", script, space.root], check=False).status == -9
+    states = [each.state for each in queue.list_builds(space)]
+    assert states == [BuildState.NEEDS_BUILDING, BuildState.SUCCEEDED]
+
+    outcome = trigger(space, Builder(), when=When.NEVER)
+    assert [each.version for each in outcome.published] == [TODAY]
+    assert published(space) == tarballs(amd64="one")
+
+
+def test_an_interrupted_set_leaves_nothing_waiting(space: Workspace) -> None:
+    def interrupted(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_set(
+            space,
+            Order(project="ubuntu-core", arches=["amd64", "arm64"]),
+            when=When.ALWAYS,
+            host="amd64",
+            progress=Silent(),
+            command=interrupted,
+        )
+    assert {each.state for each in queue.list_builds(space)} == {BuildState.CANCELLED}
+
+
+def test_one_set_at_a_time(space: Workspace) -> None:
+    place = space.state / "locks/imageset-ubuntu-core-vivid-daily-preinstalled.lock"
+    builder = Builder()
+    with (
+        lock(place, purpose="image set ubuntu-core vivid daily-preinstalled"),
+        pytest.raises(BusyError, match=rf"by process {os.getpid()} since .*image set ubuntu-core"),
+    ):
+        trigger(space, builder)
+    assert builder.asked == []
+    assert queue.list_builds(space) == []
+
+
+def test_an_unknown_arch_is_refused_before_anything_is_asked_for(space: Workspace) -> None:
+    with pytest.raises(NotFoundError, match="no architecture 'sparc'"):
+        trigger(space, Builder(), arches=["amd64", "sparc"])
+    assert queue.list_builds(space) == []
+
+
+# The commands as cron calls them, with the small program in place of the rootfs command.
+PROGRAM = """\
+#!{python}
+import sys
+from coreimage.farm import executor
+
+def argv(request, output, extra=()):
+    script = {scripts!r}.get(request.arch, {writes!r})
+    return [sys.executable, "-c", script, str(output), " ".join([request.arch, *extra])]
+
+executor.rootfs_argv = argv
+from coreimage.cli.{module} import main
+main()
+"""
+
+
+class Cron:
+    """A folder with the two commands, and a shell that runs lines of a crontab."""
+
+    def __init__(self, space: Workspace, bin_folder: Path, failing: Mapping[str, str]) -> None:
+        self._space = space
+        self._bin = bin_folder
+        bin_folder.mkdir()
+        for name, module in (
+            ("for-project", "for_project"),
+            ("cron.daily-preinstalled", "daily_preinstalled"),
+        ):
+            path = bin_folder / name
+            path.write_text(
+                PROGRAM.format(
+                    python=sys.executable, scripts=dict(failing), writes=WRITES, module=module
+                )
+            )
+            path.chmod(0o755)
+
+    def line(self, text: str, *, path: str | None = None, status: int = 0) -> tuple[str, str]:
+        """Run a line with our commands in PATH, or with `path` as PATH."""
+        done = run.run(
+            ["/bin/sh", "-c", text],
+            env={"PATH": path or f"{self._bin}:/usr/bin:/bin"},
+            cwd=self._space.root,
+            check=False,
+            timeout=120,
+        )
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert done.status == status, err
+        return out, err
+
+
+LINE = (
+    "SUBPROJECT=system-image EXTRA_PPAS=snappy-dev/image "
+    "for-project ubuntu-core cron.daily-preinstalled --live"
+)
+
+
+def test_the_line_of_the_page(space: Workspace, tmp_path: Path) -> None:
+    cron = Cron(space, tmp_path / "bin", {})
+    out, _ = cron.line(LINE)
+
+    (place,) = out.splitlines()
+    assert Path(place).samefile(directory(space))
+    assert published(space)["amd64.tar.gz"] == (
+        "rootfs.tar.gz amd64 --extra-archive snappy-dev/image"
+    )
+
+
+def test_the_command_is_found_beside_for_project(space: Workspace, tmp_path: Path) -> None:
+    cron = Cron(space, tmp_path / "bin", {})
+    line = LINE.replace("for-project", str(tmp_path / "bin/for-project"), 1)
+    cron.line(line, path="/usr/bin:/bin")
+
+    assert directory(space).is_dir()
+
+
+def test_for_project_sets_the_names_and_passes_options_on(space: Workspace, tmp_path: Path) -> None:
+    cron = Cron(space, tmp_path / "bin", {})
+    out, _ = cron.line(
+        "for-project ubuntu-core sh -c 'echo $PROJECT $CAPPROJECT \"$@\"' -- --live -h"
+    )
+
+    assert out == "ubuntu-core Ubuntu-Core --live -h\n"
+
+
+def test_for_project_complains_of_what_is_not_there(space: Workspace, tmp_path: Path) -> None:
+    cron = Cron(space, tmp_path / "bin", {})
+    assert (
+        "'no-such-program' is not installed"
+        in cron.line("for-project ubuntu-core no-such-program", status=77)[1]
+    )
+    assert "PROJECT is '../x'" in cron.line("for-project ../x true", status=2)[1]
+    assert "PROJECT is not set" in cron.line("cron.daily-preinstalled --live", status=2)[1]
+
+
+def test_a_partial_failure_shows_log_and_last_lines_and_exits_with_3(
+    space: Workspace, tmp_path: Path
+) -> None:
+    cron = Cron(space, tmp_path / "bin", {"arm64": FAILS})
+    out, err = cron.line(f"ARCHES='amd64 arm64' {LINE}", status=3)
+
+    assert out == f"{directory(space)}\n"
+    assert "coreimage: arm64 was not built\n" in err
+    assert "  coreimage: error: no hook\n" in err
+    assert f"hint: the whole log is '{space.root}/builds/2/log'" in err
+    assert f"image set {TODAY} is published without new builds for: arm64" in err
+
+
+def test_debug_shows_what_builds_say(space: Workspace, tmp_path: Path) -> None:
+    script = "print('Unpacking dash')\n" + WRITES
+    cron = Cron(space, tmp_path / "bin", {"amd64": script})
+
+    assert "Unpacking dash\n" not in cron.line(LINE)[1]
+    assert "Unpacking dash\n" in cron.line(f"DEBUG=1 {LINE}")[1]
