@@ -1,3 +1,4 @@
+import os
 import signal
 import sys
 from pathlib import Path
@@ -137,3 +138,10 @@ def test_a_program_can_take_our_place() -> None:
     script = "from coreimage.lib import run; run.replace(['no-such-program'])"
     done = run.run([sys.executable, "-c", script], check=False)
     assert b"'no-such-program' is not installed" in done.stderr
+
+
+def test_a_program_in_the_foreground_keeps_our_group_and_ends_with_the_block() -> None:
+    with pytest.raises(KeyError), run.start(["sleep", "60"], foreground=True) as process:
+        assert os.getpgid(process.pid) == os.getpgid(0)
+        raise KeyError
+    assert process.returncode == -signal.SIGTERM
