@@ -19,6 +19,19 @@ _TEMPLATE = """\
 # mirror = "http://mirror.example/debian"
 # security_mirror = "http://mirror.example/debian-security"
 # keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+#
+# [archives.ubuntu]
+# ppa_mirror = "http://ppa.example"
+# ppa_keyrings = "keys"  # the folder that has OWNER-NAME.asc
+
+# Archives that `--extra-archive NAME` adds to a build.
+#
+# [extra_archives.NAME]
+# uri = "http://packages.example/debian"
+# suites = ["{series}"]
+# components = ["main"]
+# keyring = "keys/NAME.asc"
+# pin = 900
 
 # Channels and what feeds them. A channel that is not named here is fed by convention:
 # <project>/<release>/<channel> takes every publication of that project and release.

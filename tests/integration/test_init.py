@@ -79,7 +79,9 @@ def test_what_the_configuration_says_is_the_default(place: Path) -> None:
 
 def test_its_comments_are_settings(place: Path) -> None:
     lines = (place / CONFIG_NAME).read_text().splitlines()
-    commented = [line[2:] for line in lines if line.startswith(("# [", "# mirror", "# key"))]
+    commented = [
+        line[2:] for line in lines if line.startswith(("# [", "# mirror", "# uri", "# key"))
+    ]
     assert "[archives.debian]" in commented
     Settings.model_validate(tomllib.loads("\n".join(commented)))
 

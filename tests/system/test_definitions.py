@@ -49,7 +49,7 @@ does-not-exist
 #!/bin/sh
 set -e
 [ ! -e /usr/share/hello-local ]
-grep -q ^tcpdump:x:151: /etc/passwd && pinned=yes
+grep -q "^tcpdump:[x*]:151:" /etc/passwd && pinned=yes
 echo "$COREIMAGE_DEFINITION $COREIMAGE_SERIES pinned=$pinned" > /etc/early
 """,
     "hooks/10-late.chroot": """\

@@ -159,18 +159,14 @@ def _ppa(
             f"{name.replace('/', '-')}.asc",
         )
     stem = name.replace("/", "-")
-    endings = (".gpg", ".asc")
+    keys = [settings.ppa_keyrings / f"{stem}{ending}" for ending in (".gpg", ".asc")]
     return ExtraArchiveSettings(
         uri=f"{settings.ppa_mirror.rstrip('/')}/{name}/ubuntu",
         suites=["{series}"],
         components=["main"],
-        keyring=_first(root / settings.ppa_keyrings, [f"{stem}{each}" for each in endings]),
+        keyring=next((each for each in keys if (root / each).exists()), keys[-1]),
         origin=f"LP-PPA-{stem}",
     )
-
-
-def _first(folder: Path, names: Sequence[str]) -> Path:
-    return next((folder / name for name in names if (folder / name).exists()), folder / names[-1])
 
 
 def _pin(settings: ExtraArchiveSettings, priority: int | None) -> str:

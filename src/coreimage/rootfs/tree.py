@@ -68,10 +68,11 @@ def _check_layer(layer: Path, parts: Sequence[str]) -> None:
             )
         endings = PARTS.get(folder.name, ())
         for name, path in files([layer], folder.name).items() if endings else ():
-            if not name.endswith(tuple(endings)):
+            fits = name in endings if folder.name == "ids" else name.endswith(tuple(endings))
+            if not fits:
                 raise DataError(
                     f"'{path}' would be ignored for its name",
-                    hint="end the name with " + " or ".join(endings),
+                    hint="names end with " + " or ".join(endings),
                 )
             if folder.name == "archives" and not _APT_NAME.fullmatch(name):
                 raise DataError(
@@ -83,7 +84,8 @@ def _check_layer(layer: Path, parts: Sequence[str]) -> None:
 
 def _folders(place: Path) -> Iterator[Path]:
     if place.is_dir():
-        yield from sorted(path for path in place.iterdir() if path.is_dir())
+        found = (path for path in place.iterdir() if not path.name.startswith("."))
+        yield from sorted(path for path in found if path.is_dir())
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

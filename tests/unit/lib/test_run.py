@@ -1,5 +1,7 @@
+import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,10 @@ def test_a_program_can_take_our_place() -> None:
     script = "from coreimage.lib import run; run.replace(['no-such-program'])"
     done = run.run([sys.executable, "-c", script], check=False)
     assert b"'no-such-program' is not installed" in done.stderr
+
+
+def test_a_program_in_the_foreground_keeps_our_group_and_ends_with_the_block() -> None:
+    with suppress(KeyError), run.start(["sleep", "60"], foreground=True) as process:
+        assert os.getpgid(process.pid) == os.getpgid(0)
+        raise KeyError
+    assert process.returncode == -signal.SIGTERM

@@ -65,6 +65,7 @@ def test_a_device_adds_packages_and_has_its_boot_loader(tmp_path: Path) -> None:
         ("archives/x.list", "would be ignored for its name", ".list.chroot"),
         ("archives/a b.list.chroot", "apt would ignore", ""),
         ("preseed/x.conf", "would be ignored for its name", ".cfg"),
+        ("ids/old-passwd", "would be ignored for its name", "passwd or group"),
         ("ids/shadow", "would be ignored for its name", ""),
         ("series/trixy/hooks/x.chroot", "series 'trixy'", "did you mean 'trixie'?"),
         ("series/trixie/hoks/x.chroot", "is no part of a definition", "did you mean 'hooks'?"),
@@ -81,6 +82,11 @@ def test_what_would_be_ignored_is_refused(
     with pytest.raises(DataError, match=complaint) as caught:
         of(tmp_path)
     assert hint in caught.value.hint
+
+
+def test_hidden_folders_are_nobodys_business(tmp_path: Path) -> None:
+    touch(write(tmp_path / "base", BASE) / ".git/hooks/x")
+    assert of(tmp_path).files("hooks") == {}
 
 
 def test_an_extending_definition_need_not_have_all_series(tmp_path: Path) -> None:
