@@ -7,6 +7,7 @@ the others are carried over from the publication before.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def make_set(
     echo: Callable[[str], None] | None = None,
     complain: Callable[[str, CoreImageError], None] = lambda _arch, _error: None,
     command: RootfsCommand = executor.rootfs_argv,
+    clock: Callable[[], datetime] = queue.now_utc,
 ) -> Outcome:
     """Build a set, publish it, and import it when the order names a channel.
 
@@ -117,7 +119,8 @@ def make_set(
         _cancel_leftovers(workspace, *key)
         outcome = Outcome()
         if _is_wanted(workspace, selections, when, progress):
-            outcome = _build(workspace, selections, order, progress, echo, complain, command)
+            requested = _request(workspace, selections, order, clock)
+            outcome = _build(workspace, requested, order, progress, echo, complain, command)
         published = pipeline.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
         if order.channel is not None and (outcome.built or not outcome.failures):
@@ -152,27 +155,37 @@ def _is_wanted(
     return bool(changed)
 
 
-def _build(
+def _request(
     workspace: Workspace,
     selections: Sequence[Selection],
+    order: Order,
+    clock: Callable[[], datetime],
+) -> list[Build]:
+    first = selections[0]
+    project, series = first.definition.name, first.release.series
+    extra: dict[str, Any] = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
+    return queue.request(
+        workspace,
+        project=project,
+        release=first.release_name,
+        series=series,
+        arches=[each.arch for each in selections],
+        taken=pipeline.published_versions(workspace, project, series),
+        extra=extra,
+        clock=clock,
+    )
+
+
+def _build(
+    workspace: Workspace,
+    requested: Sequence[Build],
     order: Order,
     progress: Progress,
     echo: Callable[[str], None] | None,
     complain: Callable[[str, CoreImageError], None],
     command: RootfsCommand,
 ) -> Outcome:
-    first = selections[0]
     options = [word for name in order.extra_archives for word in ("--extra-archive", name)]
-    extra: dict[str, Any] = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
-    requested = queue.request(
-        workspace,
-        project=first.definition.name,
-        release=first.release_name,
-        series=first.release.series,
-        arches=[each.arch for each in selections],
-        taken=pipeline.published_versions(workspace, first.definition.name, first.release.series),
-        extra=extra,
-    )
     built: list[Build] = []
     failures: dict[str, CoreImageError] = {}
     with _cancelled_together(workspace, requested):

@@ -71,6 +71,7 @@ def run(
             echo=echo,
             complain=complain,
             command=command,
+            clock=clock,
         )
         complaint = outcome.complaint()
         if complaint is not None:

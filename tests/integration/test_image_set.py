@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from coreimage.lib import run
 from coreimage.lib.files import lock, sha256_of
 from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildState
-from coreimage.model.publication import Publication, next_build_id, parse_checksums
+from coreimage.model.publication import Publication, parse_checksums
 
 DEFINITION = """\
 name = "ubuntu-core"
@@ -48,7 +49,11 @@ record = {"product": "core", "sha256": digests, "fingerprint": text}
 (output / "livecd.ubuntu-core.build.json").write_text(json.dumps(record))
 """
 FAILS = "import sys; print('coreimage: error: no hook'); sys.exit(65)"
-TODAY = next_build_id(set(), today=queue.now_utc().date())
+TODAY = "20150511"
+
+
+def noon() -> datetime:
+    return datetime(2015, 5, 11, 12, 0, tzinfo=UTC)
 
 
 class Builder:
@@ -88,6 +93,7 @@ def trigger(
         host="amd64",
         progress=Silent(),
         command=builder,
+        clock=noon,
     )
 
 
@@ -148,6 +154,7 @@ def test_a_failed_arch_is_carried_over(space: Workspace) -> None:
         progress=Silent(),
         complain=lambda arch, error: told.append((arch, error)),
         command=Builder({"arm64": FAILS}, text="two"),
+        clock=noon,
     )
 
     second = f"{TODAY}.1"
@@ -224,7 +231,12 @@ def test_files_that_were_changed_are_not_carried_over(space: Workspace) -> None:
 
 def test_without_builds_what_was_built_is_published(space: Workspace) -> None:
     (requested,) = queue.request(
-        space, project="ubuntu-core", release="15.04", series="vivid", arches=["amd64"]
+        space,
+        project="ubuntu-core",
+        release="15.04",
+        series="vivid",
+        arches=["amd64"],
+        clock=noon,
     )
     place = folder.folder_of(space, requested.id)
     argv = Builder()(requested.request, place.partial, [])
@@ -241,7 +253,7 @@ def test_without_builds_what_was_built_is_published(space: Workspace) -> None:
 def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
     arches = ["amd64", "arm64"]
     first, second = queue.request(
-        space, project="ubuntu-core", release="15.04", series="vivid", arches=arches
+        space, project="ubuntu-core", release="15.04", series="vivid", arches=arches, clock=noon
     )
     place = folder.folder_of(space, first.id)
     argv = Builder()(first.request, place.partial, [])
@@ -256,6 +268,7 @@ def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
 def test_what_a_killed_trigger_left_is_cancelled(space: Workspace) -> None:
     script = f"""
 import os, sys
+from datetime import UTC, datetime
 from pathlib import Path
 from coreimage import imageset
 from coreimage.config import load_workspace
@@ -270,6 +283,7 @@ imageset.make_set(
     load_workspace(Path(sys.argv[1])),
     imageset.Order(project="ubuntu-core", arches=["amd64", "arm64"]),
     when=imageset.When.ALWAYS, host="amd64", progress=Silent(), command=command,
+    clock=lambda: datetime(2015, 5, 11, 12, 0, tzinfo=UTC),
 )
 """
     assert run.run([sys.executable, "-c", script, space.root], check=False).status == -9
@@ -375,8 +389,8 @@ def test_the_line_of_the_page(space: Workspace, tmp_path: Path) -> None:
     out, _ = cron.line(LINE)
 
     (place,) = out.splitlines()
-    assert Path(place).samefile(directory(space))
-    assert published(space)["amd64.tar.gz"] == (
+    assert Path(place).samefile(directory(space, Path(place).name))
+    assert published(space, Path(place).name)["amd64.tar.gz"] == (
         "rootfs.tar.gz amd64 --extra-archive snappy-dev/image"
     )
 
@@ -384,9 +398,9 @@ def test_the_line_of_the_page(space: Workspace, tmp_path: Path) -> None:
 def test_the_command_is_found_beside_for_project(space: Workspace, tmp_path: Path) -> None:
     cron = Cron(space, tmp_path / "bin", {})
     line = LINE.replace("for-project", str(tmp_path / "bin/for-project"), 1)
-    cron.line(line, path="/usr/bin:/bin")
+    out, _ = cron.line(line, path="/usr/bin:/bin")
 
-    assert directory(space).is_dir()
+    assert Path(out.strip()).is_dir()
 
 
 def test_for_project_sets_the_names_and_passes_options_on(space: Workspace, tmp_path: Path) -> None:
@@ -414,11 +428,12 @@ def test_a_partial_failure_shows_log_and_last_lines_and_exits_with_3(
     cron = Cron(space, tmp_path / "bin", {"arm64": FAILS})
     out, err = cron.line(f"ARCHES='amd64 arm64' {LINE}", status=3)
 
-    assert out == f"{directory(space)}\n"
+    built = {"amd64": "--extra-archive snappy-dev/image"}
+    assert published(space, Path(out.strip()).name) == tarballs(**built)
     assert "coreimage: arm64 was not built\n" in err
     assert "  coreimage: error: no hook\n" in err
     assert f"hint: the whole log is '{space.root}/builds/2/log'" in err
-    assert f"image set {TODAY} is published without new builds for: arm64" in err
+    assert f"image set {Path(out.strip()).name} is published without new builds for: arm64" in err
 
 
 def test_debug_shows_what_builds_say(space: Workspace, tmp_path: Path) -> None:

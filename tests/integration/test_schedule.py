@@ -85,12 +85,9 @@ class House:
         return state, reason
 
     def states(self) -> list[tuple[str, str]]:
-        """Return version and arch of the builds that succeeded, oldest first."""
+        """Return build id and arch of the builds that succeeded, oldest first."""
         builds = queue.list_builds(self.space, states=[BuildState.SUCCEEDED])
-        day = f"{queue.now_utc():%Y%m%d}"
-        return [
-            (each.request.version.removeprefix(day), each.request.arch) for each in builds[::-1]
-        ]
+        return [(each.request.version, each.request.arch) for each in builds[::-1]]
 
 
 @pytest.fixture
@@ -112,13 +109,13 @@ def house(workspace: Workspace, tmp_path: Path) -> Iterator[House]:
 def test_changed_inputs_are_built_once(house: House) -> None:
     assert house.look("fresh", BEGIN) == ("due", "inputs changed for amd64, arm64")
     assert house.tick("fresh", BEGIN).reason == "inputs changed for amd64, arm64"
-    assert house.states() == [("", "amd64"), ("", "arm64")]
+    assert house.states() == [("20261122", "amd64"), ("20261122", "arm64")]
     assert house.look("fresh", BEGIN) == ("not due", "")
     assert house.tick("fresh", BEGIN).reason == ""
 
     house.release("2")
     assert house.tick("fresh", BEGIN).reason == "inputs changed for amd64, arm64"
-    assert house.states()[2:] == [(".1", "amd64"), (".1", "arm64")]
+    assert house.states()[2:] == [("20261122.1", "amd64"), ("20261122.1", "arm64")]
     assert house.tick("fresh", BEGIN).reason == ""
 
 
@@ -138,17 +135,17 @@ def test_a_calendar_builds_when_something_changed(house: House) -> None:
     assert house.states() == []
     assert house.look("nightly", NIGHT) == ("due", "due at 2026-11-23 03:25 UTC")
     assert house.tick("nightly", NIGHT).error is None
-    assert house.states() == [("", "amd64")]
+    assert house.states() == [("20261123", "amd64")]
 
     tomorrow = NIGHT + timedelta(days=1)
     assert house.tick("nightly", tomorrow).reason == "due at 2026-11-24 03:25 UTC"
-    assert house.states() == [("", "amd64")]
+    assert house.states() == [("20261123", "amd64")]
 
 
 def test_force_builds_always(house: House) -> None:
     for day in range(3):
         house.tick("always", BEGIN + timedelta(days=day))
-    assert house.states() == [("", "amd64"), (".1", "amd64")]
+    assert house.states() == [("20261123", "amd64"), ("20261124", "amd64")]
 
 
 MAIN = """

@@ -53,12 +53,20 @@ class LocalArchive:
         )
         self._stanzas[name] = (arch, stanza)
 
-    def make(self, scratch: Path, name: str, version: str, **fields: str) -> None:
-        """Make a package with one file that says its version, and take it."""
+    def make(
+        self,
+        scratch: Path,
+        name: str,
+        version: str,
+        *,
+        files: Mapping[str, str] | None = None,
+        **fields: str,
+    ) -> None:
+        """Make a package of files, by default one that says its version, and take it."""
         tree = scratch / f"{name}_{version}"
-        content = tree / "usr/share/made-by-a-test" / name
-        content.parent.mkdir(parents=True)
-        content.write_text(f"{version}\n")
+        for path, text in (files or {f"usr/share/made-by-a-test/{name}": f"{version}\n"}).items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(text)
         control = {
             "Package": name,
             "Version": version,

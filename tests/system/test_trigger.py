@@ -1,6 +1,7 @@
 """The line of the original page, word for word, against an archive that the test makes and signs.
 
-The packages are the host's own distribution's, published once more as the suite vivid.
+The packages of the smallest system there is are those of the host's own distribution, published
+once more as the suite vivid. The kernel is a stand-in: nothing is booted here.
 """
 
 import gzip
@@ -23,7 +24,7 @@ LINE = (
     "SUBPROJECT=system-image EXTRA_PPAS=snappy-dev/image "
     "for-project ubuntu-core cron.daily-preinstalled --live"
 )
-KERNELS = {"debian": "linux-image-cloud-amd64", "ubuntu": "linux-image-virtual"}
+KERNEL = {"boot/vmlinuz-3.19": "kernel", "boot/initrd.img-3.19": "initrd"}
 SETTINGS = """\
 [archives.ubuntu]
 mirror = "{mirror}/archive"
@@ -40,7 +41,7 @@ name = "ubuntu-core"
 title = "Ubuntu Core"
 distribution = "ubuntu"
 default_release = "15.04"
-packages = ["initramfs-tools", "snappy-tools"]
+packages = ["snappy-tools"]
 exclude_paths = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"]
 
 [releases."15.04"]
@@ -49,18 +50,12 @@ suites = ["vivid"]
 
 [architectures.amd64]
 bootloader = "grub"
-packages = ["{kernel}"]
+packages = ["linux-image-generic"]
 """
 
 
-def host_distribution() -> str:
-    lines = Path("/etc/os-release").read_text().splitlines()
-    (found,) = (line.partition("=")[2] for line in lines if line.startswith("ID="))
-    return found.strip('"')
-
-
-def download(folder: Path, *names: str) -> list[Path]:
-    """Fetch packages, and all that an empty system needs for them, from the host's archive."""
+def download(folder: Path) -> list[Path]:
+    """Fetch the packages of the smallest system there is from the host's archive."""
     for part in ("lists/partial", "archives/partial"):
         (folder / part).mkdir(parents=True)
     options = {
@@ -76,20 +71,21 @@ def download(folder: Path, *names: str) -> list[Path]:
     }
     words = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
     run.run(["apt-get", *words, "--quiet", "update"])
-    wanted = ["?essential", "apt", *names]
+    wanted = ["?essential", "?priority(required)", "apt"]
     run.run(["apt-get", *words, "--quiet", "--yes", "--download-only", "install", *wanted])
     return sorted((folder / "archives").glob("*.deb"))
 
 
 @contextmanager
-def archives(ground: Path, kernel: str) -> Iterator[str]:
+def archives(ground: Path) -> Iterator[str]:
     """Yield a workspace's settings for an archive `vivid` and a PPA `snappy-dev/image`."""
     tree, keys = ground / "vivid", ground / "ppa-keys"
     keys.mkdir()
     with foreign_gpg() as main_gpg, foreign_gpg() as ppa_gpg, served(tree) as mirror:
         archive = LocalArchive(root=tree / "archive", gpg=main_gpg)
-        for package in download(ground / "download", "initramfs-tools", kernel):
+        for package in download(ground / "download"):
             archive.take(package)
+        archive.make(ground / "packages", "linux-image-generic", "3.19", files=KERNEL)
         archive.publish("vivid")
         ppa = LocalArchive(root=tree / "ppa/snappy-dev/image/ubuntu", gpg=ppa_gpg)
         ppa.make(ground / "packages", "snappy-tools", "1.2ppa3")
@@ -115,16 +111,15 @@ def install_commands(folder: Path, product: Product) -> None:
 @pytest.fixture(scope="module")
 def published(ground: Path) -> tuple[Product, Path]:
     """The product and the publication that the page's line made."""
-    kernel = KERNELS[host_distribution()]
     product = Product(folder=ground / "cron")
     product.folder.mkdir()
     product.run("init", "workspace")
     root = product.folder / "workspace"
     definition = root / "definitions/ubuntu-core/definition.toml"
     definition.parent.mkdir(parents=True)
-    definition.write_text(DEFINITION.format(kernel=kernel))
+    definition.write_text(DEFINITION)
     install_commands(ground / "bin", product)
-    with archives(ground, kernel) as settings:
+    with archives(ground) as settings:
         (root / "coreimage.toml").write_text(settings)
         done = run.run(
             ["/bin/sh", "-c", LINE],
