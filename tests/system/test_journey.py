@@ -87,7 +87,7 @@ def test_keys_open_the_system_and_passwords_do_not(road: Road, tmp_path: Path) -
     with booted(road.product, disk) as port:
         assert ask(port, key, "sudo id -u") == "0"
         assert ask(port, key, "touch /etc/x /usr/x 2>&1 | grep -c 'Read-only'") == "2"
-        assert ask(port, key, "sudo cut -d: -f2 /etc/shadow | sort -u") == "!*\n*"
+        assert ask(port, key, "sudo cut -d: -f2 /etc/shadow | grep -v '^[!*]'; true") == ""
         assert ask(port, key, "ls /etc/ssh/*_key 2>/dev/null | wc -l") == "0"
         assert "password" not in methods(port)
         first = ask(port, key, "cat /etc/machine-id; cat /var/lib/coreimage/ssh/*.pub")
