@@ -80,8 +80,8 @@ class Server:
         Redirects serve the images of another channel under their own name.
         """
         found = self.channels.channels[channel]
-        redirects = (found.extra.get("redirect"), found.devices[device].extra.get("redirect"))
-        return [channel, *(name for name in redirects if isinstance(name, str))]
+        redirects = (found.redirect, found.devices[device].redirect)
+        return [channel, *(name for name in redirects if name is not None)]
 
 
 def open_server(source: Source, *, archive_master: Path, scratch: Path, now: datetime) -> Server:

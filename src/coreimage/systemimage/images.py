@@ -7,7 +7,6 @@ from datetime import datetime
 from coreimage.errors import CoreImageError
 from coreimage.model.index import MAX_VERSION, Image, Index
 
-_PHASED = "phased-percentage"
 _LAST = "last_version"
 
 
@@ -34,10 +33,13 @@ def next_version(index: Index) -> int:
 
 
 def add_images(index: Index, images: Sequence[Image]) -> Index:
-    """Return the index with images added, sorted; only the newest version keeps its phasing."""
+    """Return the index with images added, sorted; only the newest version keeps its phasing.
+
+    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too.
+    """
     newest = max(image.version for image in (*index.images, *images))
     merged = [
-        image if image.version == newest else _without_phasing(image)
+        image if image.version == newest or image.withdrawn is not None else _without_phasing(image)
         for image in (*index.images, *images)
     ]
     merged.sort(key=lambda image: (image.version, image.type, image.base or 0))
@@ -46,6 +48,4 @@ def add_images(index: Index, images: Sequence[Image]) -> Index:
 
 
 def _without_phasing(image: Image) -> Image:
-    return replace(
-        image, extra={key: value for key, value in image.extra.items() if key != _PHASED}
-    )
+    return replace(image, phased_percentage=None)

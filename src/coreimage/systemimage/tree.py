@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from coreimage.config import Workspace
@@ -31,6 +31,7 @@ from coreimage.model.keyring import KeyringType
 _LOCK_WAIT = 600.0
 _STATES_KEPT = 3
 _DIGEST_LENGTH = 16
+_KEYRING_SUFFIX = ".tar.xz"
 _LINKS = {
     "channels.json": "state/channels.json",
     "channels.json.asc": "state/channels.json.asc",
@@ -125,7 +126,12 @@ class Edit:
 
     def set_channel(self, name: str, channel: Channel) -> None:
         """Add or replace a channel."""
-        self.channels = Channels(channels={**self.channels.channels, name: channel})
+        self.channels = replace(self.channels, channels={**self.channels.channels, name: channel})
+
+    def index(self, channel: str, device: str) -> Index | None:
+        """Return a device's index as this transaction has it, None for a device that is new."""
+        entry = self.channels.require(channel).devices.get(device)
+        return None if entry is None else Index.from_json(self._where(entry.index).read_bytes())
 
     def put_file(self, path: str, staged: Path) -> None:
         """Publish a finished file at a root-relative path, with its signature beside it.
@@ -154,7 +160,7 @@ class Edit:
         self.signer.sign(staged, Path(f"{staged}.asc"), key=payload_level(old))
         path = f"/{channel}/{device}/{staged.name}"
         self.put_file(path, staged)
-        new = replace(old, index=path) if old is not None else Device(index=path)
+        new = _bound(Device(index=path) if old is None else replace(old, index=path), staged)
         self.set_channel(channel, replace(found, devices={**found.devices, device: new}))
 
     def _require_published(self, path: str) -> None:
@@ -189,12 +195,43 @@ class Edit:
         for serial in [*self._serials, self.serial][:-_STATES_KEPT]:
             shutil.rmtree(states / str(serial), ignore_errors=True)
 
+    def _bind(self) -> None:
+        """Say in channels.json of which state it is, until when it is valid, and what it names.
+
+        Entries that were written before indexes were bound get their digests here.
+        """
+        channels = {
+            name: replace(
+                channel,
+                devices={
+                    device: each if each.sha256 else _bound(each, self._where(each.index))
+                    for device, each in channel.devices.items()
+                },
+            )
+            for name, channel in self.channels.channels.items()
+        }
+        expiry = self.now + timedelta(days=self.workspace.settings.tree.expiry_days)
+        keyrings = (self._state / "gpg").glob(f"*{_KEYRING_SUFFIX}")
+        self.channels = Channels(
+            channels=channels,
+            serial=self.serial,
+            expires=int(expiry.timestamp()),
+            keyrings={
+                path.name.removesuffix(_KEYRING_SUFFIX): files.sha256_of(path) for path in keyrings
+            },
+        )
+
+    def _where(self, path: str) -> Path:
+        """Return where a file of the tree, or of this transaction, lies now."""
+        return self._staged.get(path) or local_path(self.workspace, path)
+
     def _write_state(self) -> None:
         """Finish the new state and check it with the eyes of a client."""
         channels = self._state / "channels.json"
         signature = Path(f"{channels}.asc")
+        self._bind()
         text = self.channels.to_json()
-        if Channels.from_json(text) != self.channels:
+        if self.channels.channels and Channels.from_json(text) != self.channels:
             raise DataError("the new channels.json does not read back as what was written")
         files.write_atomically(channels, text)
         self.signer.sign(channels, signature, key=KeyringType.IMAGE_SIGNING)
@@ -212,6 +249,11 @@ class Edit:
         for folder in (self._state, self._state / "gpg"):
             folder.chmod(0o755)
         files.fsync_tree(self._state)
+
+
+def _bound(device: Device, index: Path) -> Device:
+    """Return a device's entry with the digest and size of its index."""
+    return replace(device, sha256=files.sha256_of(index), size=index.stat().st_size)
 
 
 def _sweep_links(tree: Path) -> None:
