@@ -15,7 +15,7 @@ from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, images, tree
+from coreimage.systemimage import channels, images, layout, transaction, tree
 from tests.support.trees import snapshot
 
 
@@ -80,7 +80,7 @@ def test_a_state_says_how_fresh_it_is_and_what_it_names(
     for name in ("edge", "stable"):
         channels.create_channel(workspace, name, now=now)
     with tree.edit(workspace, now=now, purpose="test") as edit:
-        assert edit.index("edge", "generic_amd64") is None
+        assert not edit.index("edge", "generic_amd64").images
         edit.put_index("edge", "generic_amd64", images.empty_index(now))
         staged = edit.index("edge", "generic_amd64")
     assert staged == tree.read_index(workspace, "edge", "generic_amd64")
@@ -126,12 +126,13 @@ def test_an_index_never_names_a_missing_file(workspace: Workspace, now: datetime
         edit.put_index("other", "generic_amd64", images.empty_index(now))
 
 
-def test_old_states_go_and_links_stay(workspace: Workspace, now: datetime) -> None:
+def test_old_states_and_links_stay(workspace: Workspace, now: datetime) -> None:
     for number in range(5):
         channels.create_channel(workspace, f"channel{number}", now=now)
     root = workspace.channel_tree
-    assert sorted(path.name for path in (root / "states").iterdir()) == ["4", "5", "6"]
-    assert {name: str((root / name).readlink()) for name in tree._LINKS} == tree._LINKS
+    assert [state.serial for state in layout.states(workspace)] == [1, 2, 3, 4, 5, 6]
+    links = {name: str((root / name).readlink()) for name in transaction.LINKS}
+    assert links == transaction.LINKS
     assert str((root / "state").readlink()) == "states/6"
     assert len(tree.read_channels(workspace).channels) == 5
 

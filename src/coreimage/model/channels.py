@@ -104,6 +104,20 @@ class Channels:
             )
         return found.devices[device]
 
+    def owners(self, channel: str, device: str) -> list[str]:
+        """Return the names that an index found there may say that it is for, its own first.
+
+        A redirect has the index of another channel, which that one may have from a third.
+        """
+        names = [channel]
+        while (found := self.channels.get(names[-1])) is not None:
+            entry = found.devices.get(device)
+            target = found.redirect or (entry.redirect if entry else None)
+            if target is None or target in names:
+                break
+            names.append(target)
+        return names
+
     def to_json(self) -> str:
         """Return the text of channels.json, keys sorted."""
         fresh: dict[str, Any] = {}

@@ -101,6 +101,23 @@ def test_an_index_is_bound_by_digest_and_size() -> None:
     assert json.loads(channels.to_json()) == value
 
 
+def test_an_index_of_a_redirect_is_of_the_channel_that_it_leads_to() -> None:
+    entry = {"index": "/i.json"}
+    value = {
+        "own": {"devices": {"mako": entry, "flo": entry}},
+        "mixed": {"devices": {"mako": {**entry, "redirect": "own"}}},
+        "whole": {"devices": {"mako": {**entry, "redirect": "own"}}, "redirect": "mixed"},
+        "round": {"devices": {"mako": entry}, "redirect": "about"},
+        "about": {"devices": {"mako": entry}, "redirect": "round"},
+    }
+    channels = parse(value)
+    assert channels.owners("own", "mako") == ["own"]
+    assert channels.owners("mixed", "mako") == ["mixed", "own"]
+    assert channels.owners("whole", "mako") == ["whole", "mixed", "own"]
+    assert channels.owners("round", "mako") == ["round", "about"]
+    assert channels.owners("gone", "mako") == ["gone"]
+
+
 @given(UNKNOWN, UNKNOWN)
 def test_unknown_keys_are_kept(channel: dict[str, Any], device: dict[str, Any]) -> None:
     value = {"edge": {**channel, "devices": {"mako": {**device, "index": "/i.json"}}}}
