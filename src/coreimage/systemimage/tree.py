@@ -23,10 +23,11 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import DataError, NotFoundError
 from coreimage.lib import files, trust
-from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
 
 _LOCK_WAIT = 600.0
 _STATES_KEPT = 3
@@ -81,11 +82,13 @@ def _existing(path: Path) -> Path:
 
 
 @contextmanager
-def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator["Edit"]:
+def edit(
+    workspace: Workspace, *, now: datetime, purpose: str, signer: SigningService | None = None
+) -> Iterator["Edit"]:
     """Yield a transaction; when the block ends well, its changes become visible in one step.
 
     Others wait for their turn. An exception in the block leaves the tree as it was. A block that
-    changed nothing publishes nothing.
+    changed nothing publishes nothing. `signer` is the workspace's unless another one is given.
     """
     tree = workspace.channel_tree
     tree.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,9 @@ def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator["Edit
         files.scratch_directory(tree) as scratch,
     ):
         _sweep_links(tree)
-        transaction = Edit(workspace, scratch=scratch, now=now)
+        transaction = Edit(
+            workspace, scratch=scratch, now=now, signer=signer or SigningService(workspace)
+        )
         yield transaction
         transaction.commit()
 
@@ -103,11 +108,13 @@ def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator["Edit
 class Edit:
     """What one transaction will publish. Made by `edit` only."""
 
-    def __init__(self, workspace: Workspace, *, scratch: Path, now: datetime) -> None:
+    def __init__(
+        self, workspace: Workspace, *, scratch: Path, now: datetime, signer: SigningService
+    ) -> None:
         self.workspace = workspace
         self.scratch = scratch
         self.now = now
-        self.signer = Signer(workspace.gpg_home)
+        self.signer = signer
         self._before = self.channels = read_channels(workspace)
         self._serials = _serials(workspace.channel_tree)
         self._staged: dict[str, Path] = {}
@@ -151,7 +158,14 @@ class Edit:
         staged = self.scratch / f"index-{digest}.json"
         files.write_atomically(staged, text)
         old = found.devices.get(device)
-        self.signer.sign(staged, Path(f"{staged}.asc"), key=payload_level(old))
+        self.signer.sign(
+            staged,
+            Path(f"{staged}.asc"),
+            level=payload_level(old),
+            purpose=Purpose.INDEX,
+            channel=channel,
+            device=device,
+        )
         path = f"/{channel}/{device}/{staged.name}"
         self.put_file(path, staged)
         new = replace(old, index=path) if old is not None else Device(index=path)
@@ -166,7 +180,7 @@ class Edit:
         """Publish a keyring tarball, signed by the key of another level."""
         path = self._state / f"gpg/{level}.tar.xz"
         files.write_atomically(path, tarball)
-        self.signer.sign(path, Path(f"{path}.asc"), key=signed_by)
+        self.signer.sign(path, Path(f"{path}.asc"), level=signed_by, purpose=Purpose.KEYRING)
         self._new_keyrings = True
 
     def commit(self) -> None:
@@ -197,7 +211,9 @@ class Edit:
         if Channels.from_json(text) != self.channels:
             raise DataError("the new channels.json does not read back as what was written")
         files.write_atomically(channels, text)
-        self.signer.sign(channels, signature, key=KeyringType.IMAGE_SIGNING)
+        self.signer.sign(
+            channels, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHANNELS
+        )
         keys = self.scratch / "keys"
         keys.mkdir()
         chain = trust.open_chain(
