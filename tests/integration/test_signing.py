@@ -165,7 +165,7 @@ def test_a_home_elsewhere_signs(
     service.sign(data, signature, level=LEVEL, purpose=Purpose.INDEX)
     shutil.rmtree(elsewhere.home / "private-keys-v1.d")
     run.run(["gpgconf", "--homedir", elsewhere.home, "--kill", "all"], check=False)
-    with pytest.raises(NotFoundError, match="private key [0-9A-F]{16} is not here"):
+    with pytest.raises(NotFoundError, match=r"private key [0-9A-F]{16} is not here"):
         service.sign(data, signature, level=LEVEL, purpose=Purpose.INDEX)
     gone = SigningService(with_again(workspace, home=str(tmp_path / "unplugged")))
     assert gone.place(LEVEL) == ""
@@ -189,7 +189,7 @@ def test_a_key_that_is_offline_or_lost_is_named_with_a_way_out(
         offline.sign(data, signature, level=LEVEL, purpose=Purpose.INDEX)
     assert "--prepare DIR" in raised.value.hint
     (workspace.gpg_home / LEVEL / "private-keys-v1.d").mkdir()
-    with pytest.raises(NotFoundError, match="private key [0-9A-F]{16} is not here"):
+    with pytest.raises(NotFoundError, match=r"private key [0-9A-F]{16} is not here"):
         ask("index", Purpose.INDEX)
 
 
