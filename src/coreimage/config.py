@@ -115,6 +115,13 @@ class CompressionSettings(_Strict):
     xz: int = Field(default=1, ge=0, le=9)
 
 
+class TreeSettings(_Strict):
+    """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
+
+    expiry_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 7
+
+
 _Level = Literal["archive-master", "image-master", "image-signing", "device-signing"]
 
 
@@ -137,6 +144,7 @@ class Settings(_Strict):
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
     signing: Mapping[_Level, SigningSettings] = Field(default_factory=dict)
+    tree: TreeSettings = TreeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

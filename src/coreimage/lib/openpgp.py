@@ -15,12 +15,10 @@ from typing import TypedDict
 from coreimage.errors import TrustError
 
 _SIGNATURE, _PUBLIC_KEY, _PUBLIC_SUBKEY, _MAX_TAG = 2, 6, 14, 63
+_ISSUER_FINGERPRINT = 33
 _RSA, _RSA_SIGN = 1, 3
 # Of a version 4 key: version, time of creation, algorithm; then the numbers follow.
 _KEY_HEAD = 6
-# Of a version 4 signature: version, type, two algorithms; then the hashed subpackets follow.
-_SIGNATURE_HEAD = 4
-_ISSUER_FINGERPRINT = 33
 _SHORT_KEY_ID = 16
 # Of an old-format header: the number of length bytes; 3 would mean "until the end of the file".
 _OLD_LENGTHS = {0: 1, 1: 2, 2: 4}
@@ -112,23 +110,28 @@ def _rsa(body: bytes) -> _RsaFields:
 
 
 def issuer(signature: bytes, *, name: str) -> str:
-    """Return the fingerprint of the key that a signature says it is by, empty when it is silent.
+    """Return the fingerprint that a detached signature names as its maker, empty if it names none.
 
-    Nothing is verified. Raises TrustError for what is not one OpenPGP signature.
+    Nothing is verified: whoever makes a signature writes what he likes. Source: section 5.2.3.35.
+    Raises TrustError for what is no signature of version 4.
     """
     packets = list(_packets(dearmor(signature, name=name), name=name))
     if len(packets) != 1 or packets[0][0] != _SIGNATURE or packets[0][1][:1] != b"\x04":
-        raise TrustError(f"'{name}' is not one OpenPGP signature")
+        raise TrustError(f"'{name}' is not one signature of version 4")
     body = packets[0][1]
-    length = int.from_bytes(body[_SIGNATURE_HEAD : _SIGNATURE_HEAD + 2], "big")
-    area = body[_SIGNATURE_HEAD + 2 : _SIGNATURE_HEAD + 2 + length]
-    while area:
-        size = area[0]
-        if size >= _ONE_OCTET:  # longer than what we look for
-            break
-        if size and area[1] & 0x7F == _ISSUER_FINGERPRINT:
-            return area[3 : 1 + size].hex().upper()
-        area = area[1 + size :]
+    hashed = body[6 : 6 + int.from_bytes(body[4:6], "big")]
+    while hashed:
+        # One-octet lengths are enough for what we look for; longer subpackets are skipped.
+        size, skip = hashed[0], 1
+        if size >= _ONE_OCTET:
+            if size == _FIVE_OCTETS:
+                size, skip = int.from_bytes(hashed[1:5], "big"), 5
+            else:
+                size, skip = ((size - _ONE_OCTET) << 8) + hashed[1] + _ONE_OCTET, 2
+        kind, content = hashed[skip] & 0x7F, hashed[skip + 1 : skip + size]
+        if kind == _ISSUER_FINGERPRINT and content[:1] == b"\x04":
+            return content[1:].hex().upper()
+        hashed = hashed[skip + size :]
     return ""
 
 

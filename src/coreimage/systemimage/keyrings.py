@@ -92,8 +92,26 @@ def publish(
             edit.put_keyring(level, tarball, signed_by=SIGNED_BY.get(level, level))
             if level is KeyringType.ARCHIVE_MASTER and not workspace.archive_master.is_file():
                 _pin(workspace, tarball)
+            if level is KeyringType.DEVICE_SIGNING:
+                _put_device_keyrings(edit, tarball, now=now)
     if KeyringType.ARCHIVE_MASTER in tarballs:
         _pin(workspace, tarballs[KeyringType.ARCHIVE_MASTER])
+
+
+def _put_device_keyrings(edit: tree.Edit, tarball: bytes, *, now: datetime) -> None:
+    """Give every device that has a keyring of its own the same keys and a new expiry."""
+    path = edit.scratch / "device-signing.tar.xz"
+    path.write_bytes(tarball)
+    level = KeyringType.DEVICE_SIGNING
+    found = trust.inspect_keyring(path, expected=level, directory=edit.scratch)
+    left = None if found.info.expiry is None else found.info.expiry - now
+    for name, channel in edit.channels.channels.items():
+        for device, entry in channel.devices.items():
+            if entry.keyring is not None and not (channel.follows or entry.redirect):
+                own = keyring_tarball(
+                    level, found.keyring.read_bytes(), now=now, model=device, lifetime=left
+                )
+                edit.put_device_keyring(name, device, own)
 
 
 def _pin(workspace: Workspace, tarball: bytes) -> None:
@@ -121,14 +139,20 @@ def settle(workspace: Workspace) -> list[KeyringType]:
 
 
 def keyring_tarball(
-    level: KeyringType, keys: bytes, *, now: datetime, lifetime: timedelta | None = None
+    level: KeyringType,
+    keys: bytes,
+    *,
+    now: datetime,
+    model: str | None = None,
+    lifetime: timedelta | None = None,
 ) -> bytes:
-    """Return a keyring tarball; the same bytes for the same arguments.
+    """Return a keyring tarball, for one device if `model` names it.
 
-    `lifetime` is the level's own unless given.
+    `lifetime` is the level's own unless given. The same bytes for the same arguments.
     """
     lifetime = lifetime or LIFETIMES.get(level)
-    info = KeyringInfo(type=level, expiry=None if lifetime is None else now + lifetime)
+    expiry = None if lifetime is None else now + lifetime
+    info = KeyringInfo(type=level, expiry=expiry, model=model)
     buffer = io.BytesIO()
     with tar.writing(buffer) as archive:
         for name, data in (("keyring.json", info.to_json().encode()), ("keyring.gpg", keys)):

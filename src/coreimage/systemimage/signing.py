@@ -52,6 +52,7 @@ class _Request:
     """What is to be signed, by whom, and what for."""
 
     data: Path
+    name: str
     sha256: str
     level: KeyringType
     purpose: Purpose
@@ -106,8 +107,11 @@ class SigningService:
         purpose: Purpose,
         channel: str = "",
         device: str = "",
+        name: str = "",
     ) -> None:
         """Write the armoured detached signature of a file, replacing it in one step.
+
+        `name` is what the log calls the file, by default its name; so are `channel` and `device`.
 
         It was verified, and stands in the log, before it gets its name. Raises TrustError when the
         policy refuses the file, which is logged too; NotFoundError or RightsError when the private
@@ -115,6 +119,7 @@ class SigningService:
         """
         request = _Request(
             data=data,
+            name=name or data.name,
             sha256=files.sha256_of(data),
             level=level,
             purpose=purpose,
@@ -185,7 +190,7 @@ class SigningService:
     def _note(self, request: _Request, **more: Any) -> None:
         fields = {
             "purpose": request.purpose.value,
-            "name": request.data.name,
+            "name": request.name,
             "sha256": request.sha256,
             "size": request.data.stat().st_size,
             "level": request.level.value,
