@@ -11,10 +11,10 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import files, openpgp, trust
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import contents, layout, pool, tree
+from coreimage.systemimage.signing import SigningService
 
 
 def resign_all(
@@ -28,7 +28,7 @@ def resign_all(
     the published keyring yet, because clients would refuse what it signs.
     """
     levels = _levels(workspace)
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
     present = {level: signer.fingerprint(level) for level in set(levels.values())}
     _require_published(workspace, present, now=now)
     due = [
@@ -41,7 +41,8 @@ def resign_all(
     with progress.task("signing", len(due), unit="files") as task:
         for path in due:
             data = layout.local_path(workspace, path)
-            signer.sign(data, Path(f"{data}.asc"), key=levels[path])
+            signature = Path(f"{data}.asc")
+            signer.sign_published(data, signature, level=levels[path], path=path)
             task.advance(1)
     with tree.edit(workspace, now=now, purpose="image resign") as edit:
         edit.refresh()
