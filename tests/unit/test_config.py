@@ -51,7 +51,11 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("server.http_port = 0", "'server.http_port' is 0: value error, expected a port", ""),
         ("server.http_port = true", "'server.http_port' is True: value error, expected", ""),
         ("server.https_port = 'off'", "'server.https_port' is 'off': value error", ""),
-        ("channels.edge = { release = '13' }", "'channels.edge.project': field required", ""),
+        (
+            "channels.edge = { release = '13' }",
+            "'channels.edge': value error, without 'files', 'project' is required",
+            "",
+        ),
         ("channels = 7", "'channels' is 7: input should be a valid dictionary", ""),
         ("serve = [", "coreimage.toml: ", ""),
         ("serve.port = 1\nserve.port = 2", "coreimage.toml: ", ""),
