@@ -84,6 +84,13 @@ class CompressionSettings(Strict):
     xz: int = Field(default=1, ge=0, le=9)
 
 
+class TreeSettings(Strict):
+    """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
+
+    expiry_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 7
+
+
 class PublicServer(Strict):
     """What version tarballs tell devices about the server that they are to ask."""
 
@@ -102,6 +109,7 @@ class Settings(Strict):
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
+    tree: TreeSettings = TreeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

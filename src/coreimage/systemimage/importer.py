@@ -5,12 +5,12 @@ transaction and in a scratch directory; the transaction then moves files and pub
 full image and deltas, in one step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
-from coreimage.errors import NotFoundError, TrustError
+from coreimage.errors import CoreImageError, NotFoundError, TrustError
 from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
@@ -21,6 +21,8 @@ from coreimage.systemimage.generators.version import ImageIdentity
 from coreimage.systemimage.origins.table import resolve
 from coreimage.systemimage.parts import Context, Part
 from coreimage.systemimage.pool import PoolFile
+
+_EVERYBODY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,14 @@ def import_image(
     device, publication), TrustError (signature, checksum), DataError (tarball), UnavailableError
     (server); the tree is as before then.
     """
-    entry = tree.read_channels(workspace).require(channel).devices.get(device)
+    found = tree.read_channels(workspace).require(channel)
+    entry = found.devices.get(device)
+    target = found.follows or (entry.redirect if entry else None)
+    if target is not None:
+        raise CoreImageError(
+            f"'{device}' of channel '{channel}' follows channel '{target}'",
+            hint=f"import into '{target}': '{channel}' follows in the same step",
+        )
     arch = _arch(channel, device, settings)
     files.sweep(workspace.channel_tree)
     with (
@@ -186,7 +195,7 @@ def _publish(job: _Job, made: Sequence[PoolFile]) -> ImportResult:
         image, present = _newest_files(job)
         if image is not None and (_comes_from(job, present) or _is_same(job, image, present, made)):
             return _result(job, image, changed=False)
-        index = _index(job)
+        index = edit.index(job.channel, job.device)
         number = max(images.next_version(index), job.settings.versionbase)
         new, members = _assemble(job, number, made)
         for member in members:
@@ -218,21 +227,11 @@ def _assemble(job: _Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, 
         files=[member.image_file(order) for order, member in enumerate(members)],
         description=_description(job, number),
         version_detail=identity.version_detail,
-        extra=_offer(job.settings),
+        translations=job.settings.descriptions,
+        minversion=job.settings.minversion,
+        phased_percentage=None if job.settings.phase == _EVERYBODY else job.settings.phase,
     )
     return image, members
-
-
-def _offer(settings: ChannelSettings) -> Mapping[str, object]:
-    """Return how an image is offered: to whom, and in which languages it is described."""
-    fields: dict[str, object] = {
-        f"description-{language}": text for language, text in settings.descriptions.items()
-    }
-    if settings.phase != 100:  # noqa: PLR2004  percent
-        fields["phased-percentage"] = settings.phase
-    if settings.minversion is not None:
-        fields["minversion"] = settings.minversion
-    return fields
 
 
 def _description(job: _Job, number: int) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from coreimage.errors import DataError, NotFoundError, TrustError
 from coreimage.lib import files, trust
@@ -122,11 +121,8 @@ class Remote:
         return RemoteIndex(index=index, chain=chain, files=used)
 
     def _require_purpose(self, index: Index, channel: str, device: str, entry: Device) -> None:
-        redirects = (
-            self.channels.channels[channel].extra.get("redirect"),
-            entry.extra.get("redirect"),
-        )
-        for key, allowed in (("channel", (channel, *redirects)), ("device", (device,))):
+        owners = self.channels.owners(channel, device)
+        for key, allowed in (("channel", owners), ("device", [device])):
             said = index.extra.get(key, allowed[0])
             if said not in allowed:
                 raise TrustError(
@@ -156,9 +152,11 @@ class Remote:
 
 def _require_bound(entry: Device, text: bytes, name: str) -> None:
     """See that an index is the one that channels.json means, where that says so."""
-    sha256 = getattr(entry, "sha256", None) or entry.extra.get("sha256")
-    if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256:
-        raise TrustError(f"'{name}' is not the index that channels.json names, '{sha256}'")
+    if entry.sha256 is not None and hashlib.sha256(text).hexdigest() != entry.sha256:
+        raise TrustError(
+            f"'{name}' is not the index that channels.json names, '{entry.sha256}'",
+            hint="the server is being changed, or shows an older index; try again later",
+        )
 
 
 def open_remote(
@@ -186,20 +184,8 @@ def open_remote(
     return remote
 
 
-def freshness(channels: Channels) -> tuple[int | None, int | None]:
-    """Return serial and expiry (UNIX seconds) of a channels.json, None for those it has not."""
-    own = (getattr(channels, "serial", None), getattr(channels, "expires", None))
-    found: list[Any] = list(own)
-    for number, key in enumerate(("serial", "expires")):
-        if found[number] is None:
-            said = {each.extra.get(key) for each in channels.channels.values()}
-            found[number] = said.pop() if len(said) == 1 else None
-    serial, expires = (value if type(value) is int else None for value in found)
-    return serial, expires
-
-
 def _require_fresh(remote: Remote, *, now: datetime, allow_unfresh: bool) -> None:
-    _, expires = freshness(remote.channels)
+    expires = remote.channels.expires
     if expires is not None and expires <= now.timestamp() and not allow_unfresh:
         end = datetime.fromtimestamp(expires, UTC)
         raise TrustError(
@@ -209,7 +195,7 @@ def _require_fresh(remote: Remote, *, now: datetime, allow_unfresh: bool) -> Non
 
 
 def _require_no_older(remote: Remote, memory: Path) -> None:
-    serial, _ = freshness(remote.channels)
+    serial = remote.channels.serial
     if serial is None:
         return
     try:
