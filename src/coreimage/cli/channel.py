@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table
+from coreimage.cli.mirror import mirror
 from coreimage.cli.space import load_space
 
 app = typer.Typer(help="Create, list and show channels.", no_args_is_help=True)
+app.command()(mirror)
 
 NameArgument = Annotated[str, typer.Argument(help="The channel, for example debian-core/13/edge.")]
 

@@ -58,8 +58,38 @@ class Remote:
             if Path(self._root, "state").is_dir():
                 self._state = str(Path(self._root, "state").resolve())
         self._open_chain = open_chain
-        self.chain = open_chain(self.metadata, self._folder("keys"))
-        self.channels = self._read_channels()
+        self.chain, self.channels = self._read()
+
+    def _read(self) -> tuple[trust.Chain, Channels]:
+        """Read what belongs together; a server may publish between two of our requests."""
+        for attempt in range(_PAIR_ATTEMPTS, 0, -1):
+            try:
+                chain = self._open_chain(self.metadata, self._folder("keys"))
+                path = self._signed("/channels.json", chain, KeyringType.IMAGE_SIGNING)
+                channels = Channels.from_json(path.read_bytes())
+                self._bring_keyrings(channels)
+            except TrustError:
+                if attempt == 1:
+                    raise
+            else:
+                return chain, channels
+        raise AssertionError
+
+    def _bring_keyrings(self, channels: Channels) -> None:
+        """See that the keyrings are those of channels.json, where that says so."""
+        for level, digest in channels.keyrings.items():
+            path = f"/gpg/{level}.tar.xz"
+            copies = [self.copy_of(each) for each in (path, f"{path}.asc")]
+            if not all(each.is_file() for each in copies):
+                copies = [self.metadata(path), self._signature(path)]
+            if files.sha256_of(copies[0]) != digest:
+                raise TrustError(f"'{self.name}{path}' is not the one that channels.json names")
+
+    def state_files(self) -> list[str]:
+        """Return the paths of what is switched together: channels.json and the keyrings."""
+        top = self._scratch / "tree"
+        found = [path for path in (top / "gpg").iterdir() if not path.name.startswith(".")]
+        return ["/channels.json", "/channels.json.asc", *(f"/gpg/{path.name}" for path in found)]
 
     def _folder(self, name: str) -> Path:
         folder = self._scratch / f"{name}-{len(list(self._scratch.iterdir()))}"
@@ -76,17 +106,6 @@ class Remote:
         base = self._state if path.startswith(_SWITCHED) else self._root
         fetch(base + path, target, wanted=Wanted(max_size=_MAX_METADATA))
         return target
-
-    def _read_channels(self) -> Channels:
-        for attempt in range(_PAIR_ATTEMPTS, 0, -1):
-            try:
-                path = self._signed("/channels.json", self.chain, KeyringType.IMAGE_SIGNING)
-                return Channels.from_json(path.read_bytes())
-            except TrustError:
-                # The server may have published between our two requests.
-                if attempt == 1:
-                    raise
-        raise AssertionError
 
     def _signed(self, path: str, chain: trust.Chain, level: KeyringType) -> Path:
         file = self.metadata(path)
