@@ -144,6 +144,23 @@ def inspect_keyring(tarball: Path, *, expected: KeyringType, directory: Path) ->
     return _open_keyring(_bounded(tarball), expected=expected, directory=directory)
 
 
+def keyring_type(tarball: Path) -> KeyringType:
+    """Return what a keyring tarball is for; TrustError when it is none. Nothing is verified."""
+    try:
+        return KeyringInfo.from_json(_unpack(_bounded(tarball))["keyring.json"]).type
+    except DataError as error:
+        raise TrustError(f"keyring tarball '{tarball.name}': {error.message}") from error
+
+
+def is_keyring(tarball: Path) -> bool:
+    """Tell whether a file is a keyring tarball that a client could take for one."""
+    try:
+        keyring_type(tarball)
+    except TrustError:
+        return False
+    return True
+
+
 def _bounded(tarball: Path) -> bytes:
     try:
         with tarball.open("rb") as file:

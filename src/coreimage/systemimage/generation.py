@@ -10,13 +10,13 @@ from typing import BinaryIO
 from coreimage.config import Settings, Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import compress, files
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress, Task
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import pool
 from coreimage.systemimage.generators import inspection, version
 from coreimage.systemimage.generators.table import Writer
 from coreimage.systemimage.pool import PoolFile, Recipe, SideCar
+from coreimage.systemimage.signing import SigningService
 
 POOL_LEVEL = KeyringType.IMAGE_SIGNING
 """Who signs the pool: its files are shared by devices that have a key of their own and others."""
@@ -97,8 +97,15 @@ class Maker:
             version_detail=identity.version_detail,
         )
         path = f"/{identity.channel}/{identity.device}/{made.name}"
-        signer = Signer(self.workspace.gpg_home)
-        return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=self.level)
+        return pool.stage(
+            made,
+            path=path,
+            sidecar=sidecar,
+            signer=SigningService(self.workspace),
+            level=self.level,
+            channel=identity.channel,
+            device=identity.device,
+        )
 
     def _place(self, name: str) -> Path:
         return self.scratch / f"{name}{pool.SUFFIX}"
@@ -114,7 +121,7 @@ class Maker:
 
     def _stage(self, made: Path, name: str, sidecar: SideCar) -> PoolFile:
         path = f"/pool/{name}-{{sha256}}{pool.SUFFIX}"
-        signer = Signer(self.workspace.gpg_home)
+        signer = SigningService(self.workspace)
         return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=POOL_LEVEL)
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError
 from coreimage.lib import files, trust
-from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import layout
 from coreimage.systemimage.images import empty_index, last_version
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
 
 LINKS = {
     "channels.json": "state/channels.json",
@@ -31,11 +32,13 @@ _KEYRING_SUFFIX = ".tar.xz"
 class Edit:
     """What one transaction will publish. Made by `tree.edit` only."""
 
-    def __init__(self, workspace: Workspace, *, scratch: Path, now: datetime) -> None:
+    def __init__(
+        self, workspace: Workspace, *, scratch: Path, now: datetime, signer: SigningService
+    ) -> None:
         self.workspace = workspace
         self.scratch = scratch
         self.now = now
-        self.signer = Signer(workspace.gpg_home)
+        self.signer = signer
         self.before = self.channels = layout.read_channels(workspace)
         self._serials = layout.serials(workspace)
         self._staged: dict[str, Path] = {}
@@ -107,7 +110,9 @@ class Edit:
         """
         self._staged[check_path(path)] = staged
 
-    def put_signed(self, path: str, content: bytes, *, level: KeyringType) -> None:
+    def put_signed(
+        self, path: str, content: bytes, *, level: KeyringType, purpose: Purpose
+    ) -> None:
         """Publish a small file, signed here by the key of a level.
 
         A file that is there already with these bytes is left alone.
@@ -117,7 +122,16 @@ class Edit:
         name = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_LENGTH]
         staged = self.scratch / f"file-{name}"
         files.write_atomically(staged, content)
-        self.signer.sign(staged, Path(f"{staged}.asc"), key=level)
+        channel, device, _ = path[1:].rsplit("/", 2)
+        self.signer.sign(
+            staged,
+            Path(f"{staged}.asc"),
+            level=level,
+            purpose=purpose,
+            channel=channel,
+            device=device,
+            name=path,
+        )
         self.put_file(path, staged)
 
     def _is_published(self, path: str, content: bytes) -> bool:
@@ -166,7 +180,8 @@ class Edit:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         name = f"index-{sha256[:_DIGEST_LENGTH]}.json"
         path = f"/{channel}/{device}/{name}"
-        self.put_signed(path, text.encode(), level=layout.payload_level(entry))
+        level = layout.payload_level(entry)
+        self.put_signed(path, text.encode(), level=level, purpose=Purpose.INDEX)
         found = self.channels.require(channel)
         new = replace(
             entry or Device(index=path), index=path, sha256=sha256, size=len(text.encode())
@@ -181,7 +196,7 @@ class Edit:
         """Publish a keyring tarball, signed by the key of another level."""
         path = self._state / f"gpg/{level}{_KEYRING_SUFFIX}"
         files.write_atomically(path, tarball)
-        self.signer.sign(path, Path(f"{path}.asc"), key=signed_by)
+        self.signer.sign(path, Path(f"{path}.asc"), level=signed_by, purpose=Purpose.KEYRING)
         self._due = True
 
     def put_device_keyring(self, channel: str, device: str, tarball: bytes | None) -> None:
@@ -191,7 +206,8 @@ class Edit:
         if tarball is not None:
             digest = hashlib.sha256(tarball).hexdigest()
             path = f"/{channel}/{device}/device-signing-{digest[:_DIGEST_LENGTH]}{_KEYRING_SUFFIX}"
-            self.put_signed(path, tarball, level=KeyringType.IMAGE_SIGNING)
+            level = KeyringType.IMAGE_SIGNING
+            self.put_signed(path, tarball, level=level, purpose=Purpose.KEYRING)
             keyring = {"path": path, "signature": f"{path}.asc", "sha256": digest}
         index = self.index(channel, device)
         self.write_index(channel, device, index, replace(entry, keyring=keyring))
@@ -258,7 +274,9 @@ class Edit:
         if self._retired:
             retired = json.dumps(self._retired, indent=4, sort_keys=True)
             files.write_atomically(self._state / layout.RETIRED, f"{retired}\n")
-        self.signer.sign(channels, signature, key=KeyringType.IMAGE_SIGNING)
+        self.signer.sign(
+            channels, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHANNELS
+        )
         keys = self.scratch / "keys"
         keys.mkdir()
         chain = trust.open_chain(

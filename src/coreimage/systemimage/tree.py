@@ -26,6 +26,7 @@ from coreimage.systemimage.layout import (
     read_channels,
     read_index,
 )
+from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.transaction import Edit
 
 __all__ = [
@@ -50,17 +51,21 @@ def locked(workspace: Workspace, *, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def edit(workspace: Workspace, *, now: datetime, purpose: str) -> Iterator[Edit]:
+def edit(
+    workspace: Workspace, *, now: datetime, purpose: str, signer: SigningService | None = None
+) -> Iterator[Edit]:
     """Yield a transaction; when the block ends well, its changes become visible in one step.
 
     Others wait for their turn. An exception in the block leaves the tree as it was. A block that
-    changed nothing publishes nothing.
+    changed nothing publishes nothing. `signer` is the workspace's unless another one is given.
     """
     tree = workspace.channel_tree
     tree.mkdir(parents=True, exist_ok=True)
     with locked(workspace, purpose=purpose), files.scratch_directory(tree) as scratch:
         _sweep_links(tree)
-        transaction = Edit(workspace, scratch=scratch, now=now)
+        transaction = Edit(
+            workspace, scratch=scratch, now=now, signer=signer or SigningService(workspace)
+        )
         yield transaction
         followers.bring_along(transaction)
         transaction.commit()
