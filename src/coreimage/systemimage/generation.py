@@ -120,7 +120,10 @@ class Maker:
             yield packed
 
     def _stage(self, made: Path, name: str, sidecar: SideCar) -> PoolFile:
-        path = f"/pool/{name}-{{sha256}}{pool.SUFFIX}"
+        return self.stage(made, f"/pool/{name}-{{sha256}}{pool.SUFFIX}", sidecar)
+
+    def stage(self, made: Path, path: str, sidecar: SideCar) -> PoolFile:
+        """Sign a finished file of the pool, ready to be published; see `pool.stage`."""
         signer = SigningService(self.workspace)
         return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=POOL_LEVEL)
 

@@ -6,7 +6,7 @@ full image and deltas, in one step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
@@ -15,7 +15,8 @@ from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
 from coreimage.model.index import Image, ImageType, Index
-from coreimage.systemimage import images, pool, tree
+from coreimage.systemimage import deltas, images, pool, tree
+from coreimage.systemimage.deltas import Delta
 from coreimage.systemimage.generation import Maker, version_recipe
 from coreimage.systemimage.generators.version import ImageIdentity
 from coreimage.systemimage.origins.table import resolve
@@ -23,6 +24,7 @@ from coreimage.systemimage.parts import Context, Part
 from coreimage.systemimage.pool import PoolFile
 
 _EVERYBODY = 100
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,26 +192,75 @@ def _reusable(job: _Job, present: Sequence[PoolFile], part: Part) -> PoolFile | 
 
 
 def _publish(job: _Job, made: Sequence[PoolFile]) -> ImportResult:
-    """Add the image in one transaction, unless it is the newest one already."""
+    """Add the image and its deltas in one transaction, unless it is the newest one already.
+
+    Deltas take long, and are made before it. When somebody else has published a newer base by
+    then, they are made again from that one.
+    """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        if (current := _current(job, made)) is not None:
+            return _result(job, current, changed=False)
+        bases = _bases(job)
+        made_deltas = deltas.make_deltas(
+            job.workspace, bases, made, chain=job.chain, maker=job.maker
+        )
+        result = _add(job, made, made_deltas, bases=bases if attempts_left else None)
+        if result is not None:
+            return result
+    raise AssertionError
+
+
+def _bases(job: _Job) -> list[Image]:
+    wanted = job.settings.deltabase
+    return deltas.find_bases(job.workspace, job.channel, job.device, wanted, job.maker)
+
+
+def _current(job: _Job, made: Sequence[PoolFile]) -> Image | None:
+    """Return the newest image if it is the one that an import would make."""
+    image, present = _newest_files(job)
+    same = image is not None and (_comes_from(job, present) or _is_same(job, image, present, made))
+    return image if same else None
+
+
+def _add(
+    job: _Job,
+    made: Sequence[PoolFile],
+    made_deltas: Sequence[Delta],
+    *,
+    bases: Sequence[Image] | None,
+) -> ImportResult | None:
+    """Publish; None when the bases are no longer these, and nothing was published."""
     with tree.edit(job.workspace, now=job.now, purpose=job.purpose) as edit:
-        image, present = _newest_files(job)
-        if image is not None and (_comes_from(job, present) or _is_same(job, image, present, made)):
-            return _result(job, image, changed=False)
+        if (current := _current(job, made)) is not None:
+            return _result(job, current, changed=False)
+        if bases is not None and [each.version for each in _bases(job)] != [
+            each.version for each in bases
+        ]:
+            return None
         index = edit.index(job.channel, job.device)
         number = max(images.next_version(index), job.settings.versionbase)
-        new, members = _assemble(job, number, made)
-        for member in members:
+        new, version = _assemble(job, number, made)
+        offered = [
+            replace(each, files=[pool.free_path(job.workspace, file) for file in each.files])
+            for each in deltas.still_there(made_deltas, index)
+        ]
+        members = {
+            file.path: file for file in (*made, *(f for each in offered for f in each.files))
+        }
+        for member in (*members.values(), version):
             member.publish(edit)
-        edit.put_index(job.channel, job.device, images.add_images(index, [new]))
-    for member in made:
+        added = [new, *(deltas.delta_image(each, new, version) for each in offered)]
+        edit.put_index(job.channel, job.device, images.add_images(index, added))
+    for member in members.values():
         pool.remember(job.workspace, member)
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"
-    job.maker.progress.note(note)
+    from_ = ", ".join(str(each.base.version) for each in offered)
+    job.maker.progress.note(f"{note}, with deltas from {from_}" if from_ else note)
     return _result(job, new, changed=True)
 
 
-def _assemble(job: _Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, Sequence[PoolFile]]:
-    """Return the next image and its files, the version file last."""
+def _assemble(job: _Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, PoolFile]:
+    """Return the next image and its version file."""
     details = [*(part.sidecar.version_detail for part in made), f"version={number}"]
     identity = ImageIdentity(
         channel=job.channel, device=job.device, version=number, version_detail=",".join(details)
@@ -220,18 +271,17 @@ def _assemble(job: _Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, 
         origin=_origin(job),
         mtime=_midnight(job.now) if mtime is None else mtime,
     )
-    members = [*made, version]
     image = Image(
         type=ImageType.FULL,
         version=number,
-        files=[member.image_file(order) for order, member in enumerate(members)],
+        files=[member.image_file(order) for order, member in enumerate((*made, version))],
         description=_description(job, number),
         version_detail=identity.version_detail,
         translations=job.settings.descriptions,
         minversion=job.settings.minversion,
         phased_percentage=None if job.settings.phase == _EVERYBODY else job.settings.phase,
     )
-    return image, members
+    return image, version
 
 
 def _description(job: _Job, number: int) -> str:

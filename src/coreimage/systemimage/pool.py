@@ -7,7 +7,7 @@ read it; the importer does, to see that nothing has changed.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ def remember(workspace: Workspace, file: PoolFile) -> None:
 
     The note lies in the cache: it saves work, and nothing is believed because of it.
     """
-    note = _note(workspace, prefix_of(file.path), file.sidecar.recipe)
+    note = _note(workspace, _name_of(file.path), file.sidecar.recipe)
     note.parent.mkdir(parents=True, exist_ok=True)
     entry = {"path": file.path, "checksum": file.checksum, "size": file.size}
     files.write_atomically(note, json.dumps(entry))
@@ -160,7 +160,7 @@ def recall(workspace: Workspace, name: str, recipe: Recipe) -> PoolFile | None:
     except (OSError, ValueError, TypeError, DataError):
         return None
     same = found is not None and found.sidecar.recipe.identity == recipe.identity
-    return found if same and prefix_of(str(entry["path"])) == name else None
+    return found if same and _name_of(str(entry["path"])) == name else None
 
 
 def _note(workspace: Workspace, name: str, recipe: Recipe) -> Path:
@@ -171,6 +171,21 @@ def _note(workspace: Workspace, name: str, recipe: Recipe) -> Path:
 def prefix_of(path: str) -> str:
     """Return what a file of images is called: /pool/rootfs-00.tar.xz is a rootfs."""
     return path.rsplit("/", 1)[-1].removesuffix(SUFFIX).rpartition("-")[0]
+
+
+def _name_of(path: str) -> str:
+    """Return what distinguishes files of one recipe: their prefix, of a delta its whole stem."""
+    stem = path.rsplit("/", 1)[-1].removesuffix(SUFFIX)
+    return stem if ".delta-" in stem else prefix_of(path)
+
+
+def free_path(workspace: Workspace, file: "PoolFile") -> "PoolFile":
+    """Return a new file under a path that no other bytes have: published files never change."""
+    final = tree.local_path(workspace, file.path)
+    if file.staged is None or not final.exists() or files.sha256_of(final) == file.checksum:
+        return file
+    folder, _, name = file.path.rpartition("/")
+    return replace(file, path=f"{folder}/{file.checksum[:16]}/{name}")
 
 
 def sidecar_path(path: str) -> str:
