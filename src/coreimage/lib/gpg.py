@@ -193,6 +193,9 @@ def _make_key(place: Path, level: KeyringType, owner: str) -> bytes:
     with gpghome.borrowed_home(place / PRIVATE, [ring]) as home:
         key = (f"{owner} {level}", f"rsa{KEY_BITS[level]}", "cert,sign", "never")
         home.run("--passphrase", "", "--pinentry-mode", "loopback", "--quick-gen-key", *key)
+    # In a home of its own: the first one's agent may take a moment to end, and would take the
+    # second gpg with it.
+    with gpghome.borrowed_home(place / PRIVATE, [ring]) as home:
         public = home.run("--export")
     for stray in place.glob(f"{ring.name}*"):
         stray.unlink()

@@ -103,8 +103,6 @@ class Maker:
             sidecar=sidecar,
             signer=SigningService(self.workspace),
             level=self.level,
-            channel=identity.channel,
-            device=identity.device,
         )
 
     def _place(self, name: str) -> Path:

@@ -17,6 +17,7 @@ from coreimage.lib.progress import Progress
 from coreimage.model.index import Image, ImageType, Index
 from coreimage.systemimage import deltas, images, pool, tree
 from coreimage.systemimage.deltas import Delta
+from coreimage.systemimage.expiry import expire
 from coreimage.systemimage.generation import Maker, version_recipe
 from coreimage.systemimage.generators.version import ImageIdentity
 from coreimage.systemimage.origins.table import resolve
@@ -250,7 +251,10 @@ def _add(
         for member in (*members.values(), version):
             member.publish(edit)
         added = [new, *(deltas.delta_image(each, new, version) for each in offered)]
-        edit.put_index(job.channel, job.device, images.add_images(index, added))
+        index = images.add_images(index, added)
+        if job.settings.fullcount:
+            index = expire(index, job.settings.fullcount)
+        edit.put_index(job.channel, job.device, index)
     for member in members.values():
         pool.remember(job.workspace, member)
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"
