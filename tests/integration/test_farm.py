@@ -68,10 +68,8 @@ def space(tmp_path: Path) -> Workspace:
     return load_workspace(tmp_path)
 
 
-def ask(space: Workspace, project: str = "core", **extra: int) -> Build:
-    (build,) = queue.request(
-        space, project=project, release="13", series="trixie", arches=["amd64"], **extra
-    )
+def ask(space: Workspace) -> Build:
+    (build,) = queue.request(space, project="core", release="13", series="trixie", arches=["amd64"])
     return build
 
 

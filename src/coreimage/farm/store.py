@@ -45,6 +45,7 @@ from coreimage.model.publication import next_build_id
 # How long to wait for another process that writes, in seconds.
 _PATIENCE = 30.0
 _SHOWN_IDS = 5
+_MAX_ID = 2**63 - 1  # the greatest number that SQLite knows
 _REQUEST = tuple(each.name for each in fields_of(BuildRequest))
 _OWN = tuple(each.name for each in fields_of(Build) if each.name not in ("request", "attempts"))
 
@@ -394,7 +395,7 @@ class Store:
             return after
 
     def _row(self, session: Session, build_id: int) -> Row:
-        row = session.get(Row, build_id)
+        row = session.get(Row, build_id) if 0 < build_id <= _MAX_ID else None
         if row is None:
             newest = select(Row.id).order_by(Row.id.desc()).limit(_SHOWN_IDS)
             ids = ", ".join(str(number) for number in session.scalars(newest))

@@ -34,7 +34,6 @@ from coreimage.web.trees import Folder, open_beneath
 PREFIX = "/builds/"
 MAX_FORM = 4096
 _CHUNK = 256 << 10
-_MAX_DIGITS = 15
 _NO_STORE = {"cache-control": "no-store"}
 _ACTIONS = ("retry", "abort")
 
@@ -118,7 +117,7 @@ def _overview(workspace: Workspace, request: Request) -> Response:
 
 def _to_build(workspace: Workspace, number: str) -> Response:
     store = views.open_store(workspace)
-    if store is None or len(number) > _MAX_DIGITS:
+    if store is None or len(number) > views.MAX_DIGITS:
         raise NotFoundError(f"there is no build '{number}'")
     project = store.get(int(number)).request.project
     return RedirectResponse(f"{PREFIX}{quote(project)}/{int(number)}/", status_code=302)
@@ -184,7 +183,7 @@ def _log(workspace: Workspace, request: Request, place: tuple[str, str]) -> Resp
         return StreamingResponse(
             log.read_from(folder, 0), media_type="text/plain", headers=_NO_STORE
         )
-    if not begin.isdecimal() or len(begin) > _MAX_DIGITS:
+    if not begin.isdecimal() or len(begin) > views.MAX_DIGITS:
         return PlainTextResponse("'from' is not a position\n", status_code=400)
     data = b""
     file = log.open_log(folder)

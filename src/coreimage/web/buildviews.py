@@ -19,6 +19,7 @@ from coreimage.model.build import Build, BuildResult, BuildStatus
 from coreimage.web.trees import Folder, open_beneath
 
 PAGE_SIZE = 50
+MAX_DIGITS = 15
 # A log's end, as a page shows it before anybody asks for more.
 _SHOWN_BYTES = 64 << 10
 # Files whose digest is not recorded are hashed for each page: small ones only.
@@ -87,7 +88,8 @@ def find(store: Store, wanted: Filter) -> tuple[list[Build], bool]:
 
 def find_one(store: Store | None, project: str, number: str) -> Build:
     """Return the build of a project; NotFoundError when there is none."""
-    if store is None or not (number.isascii() and number.isdecimal()) or len(number) > PAGE_SIZE:
+    is_number = number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS
+    if store is None or not is_number:
         raise NotFoundError(f"there is no build '{number}'")
     build = store.get(int(number))
     if build.request.project != project or str(build.id) != number:
