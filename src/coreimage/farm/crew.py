@@ -114,6 +114,10 @@ class Crew:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _ABORT_INTERVAL
-        for build in self._store.find(statuses=[BuildStatus.RUNNING]):
+        try:
+            running = self._store.find(statuses=[BuildStatus.RUNNING])
+        except BusyError:  # the next look will tell
+            return
+        for build in running:
             if build.abort_asked and build.id in self._members:
                 self._members[build.id].ask_to_end()

@@ -121,7 +121,7 @@ def recover(workspace: Workspace, store: Store, *, clock: Callable[[], datetime]
             now = clock()
             lost = end_of(build, now=now, result=BuildResult.ERROR, message=KILLED)
             # What its builder did since we asked is refused to us by the store.
-            settle(workspace, store, lost, build_id=build.id)
+            settle(workspace, store, lost, build_id=build.id, at_once=True)
 
 
 def end_of(
@@ -145,12 +145,18 @@ def end_of(
 
 
 def settle(
-    workspace: Workspace, store: Store, ended: Attempt, *, build_id: int, requeue: bool = False
+    workspace: Workspace,
+    store: Store,
+    ended: Attempt,
+    *,
+    build_id: int,
+    requeue: bool = False,
+    at_once: bool = False,
 ) -> Build:
-    """Record an attempt that came to nothing: the build is over, or comes again later.
+    """Record an attempt that came to nothing: the build is over, or comes again after a while.
 
-    With `requeue` it comes again at once, which is none of its retries. The caller holds the
-    build's lock.
+    With `requeue` it comes again at once, which is none of its retries; with `at_once` it does not
+    wait for a retry. The caller holds the build's lock.
     """
     settings = workspace.settings.farm
     folder = folder_of(workspace, build_id)
@@ -163,7 +169,7 @@ def settle(
     is_retried = ended.result is BuildResult.ERROR and build.retries < settings.retries
     if is_retried and not build.abort_asked:
         later = ended.finished_at + delay(settings, build.retries)
-        return store.requeue(build_id, ended, not_before=later)
+        return store.requeue(build_id, ended, not_before=None if at_once else later)
     log.pack(folder, build.request)
     if ended.result is None or build.abort_asked:
         return store.abort_running(build_id, replace(ended, result=None))

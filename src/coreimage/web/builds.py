@@ -104,14 +104,19 @@ def _overview(workspace: Workspace, request: Request) -> Response:
     builds, more = views.find(store, wanted) if store else ([], False)
     if _wants_json(request):
         return _json({"builds": [views.facts(each) for each in builds], "more": more})
+    projects = store.projects() if store else []
+    filters = (
+        ("Definition", "project", projects, wanted.project),
+        ("Status", "status", [each.value for each in BuildStatus], wanted.status),
+        ("Result", "result", [each.value for each in BuildResult], wanted.result),
+    )
     return _page(
         "builds.html",
         builds=builds,
         wanted=wanted,
         more=more,
-        projects=store.projects() if store else [],
-        statuses=[each.value for each in BuildStatus],
-        results=[each.value for each in BuildResult],
+        projects=projects,
+        filters=filters,
     )
 
 
