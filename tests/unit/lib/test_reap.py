@@ -1,9 +1,11 @@
 """The guard as a program, since it makes itself the parent of strangers."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -35,8 +37,11 @@ def test_it_ends_by_the_signal_that_ended_the_program(name: str) -> None:
     assert done.status == -signal.Signals[f"SIG{name}"]
 
 
-def test_who_stays_when_the_program_ends_is_killed() -> None:
-    with guarding("60", f"{LEAVES} read line < /dev/null; exit 0") as (process, watches):
+def test_who_stays_when_the_program_ends_is_killed(tmp_path: Path) -> None:
+    flag = tmp_path / "heard"
+    script = f"{LEAVES} while [ ! -e {flag} ]; do sleep 0.05; done"
+    with guarding("60", script) as (process, watches):
+        flag.touch()
         assert process.wait(30) == 0
         assert all(each.is_gone(0) for each in watches)
 
@@ -61,3 +66,16 @@ def test_a_missing_program_is_the_machines_fault() -> None:
     done = run.run([*GUARD, "1", "no-such-program"], check=False)
     assert done.status == 77
     assert b"coreimage: error: program 'no-such-program' is not installed" in done.stderr
+
+
+def test_who_is_in_namespaces_of_its_own_is_killed_too() -> None:
+    # /proc is the outer one: what it says of ourselves is the number that the outside knows.
+    tell = "read number rest < /proc/self/stat; echo $number"
+    inside = f"trap '' TERM; {tell}; sleep 600 & setsid sh -c '{tell}; sleep 600' & wait; sleep 600"
+    enter = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    script = f"trap '' TERM; {shlex.join([*enter, 'sh', '-c', inside])} & wait; wait"
+    with guarding("0", script) as (process, watches):
+        process.terminate()
+        assert process.wait(30) == -signal.SIGKILL
+        assert len(watches) == 2
+        assert all(each.is_gone(0) for each in watches)
