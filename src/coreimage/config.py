@@ -97,6 +97,13 @@ class CompressionSettings(_Strict):
     xz: int = Field(default=1, ge=0, le=9)
 
 
+class TreeSettings(_Strict):
+    """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
+
+    expiry_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 7
+
+
 class PublicServer(_Strict):
     """What version tarballs tell devices about the server that they are to ask."""
 
@@ -115,6 +122,7 @@ class Settings(_Strict):
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
+    tree: TreeSettings = TreeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

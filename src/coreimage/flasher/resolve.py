@@ -79,9 +79,7 @@ class Server:
 
         Redirects serve the images of another channel under their own name.
         """
-        found = self.channels.channels[channel]
-        redirects = (found.extra.get("redirect"), found.devices[device].extra.get("redirect"))
-        return [channel, *(name for name in redirects if isinstance(name, str))]
+        return self.channels.owners(channel, device)
 
 
 def open_server(source: Source, *, archive_master: Path, scratch: Path, now: datetime) -> Server:

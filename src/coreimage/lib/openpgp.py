@@ -13,13 +13,15 @@ from pathlib import Path
 
 from coreimage.errors import TrustError
 
-_PUBLIC_KEY, _PUBLIC_SUBKEY, _MAX_TAG = 6, 14, 63
+_SIGNATURE, _PUBLIC_KEY, _PUBLIC_SUBKEY, _MAX_TAG = 2, 6, 14, 63
+_ISSUER_FINGERPRINT = 33
 _SHORT_KEY_ID = 16
 # Of an old-format header: the number of length bytes; 3 would mean "until the end of the file".
 _OLD_LENGTHS = {0: 1, 1: 2, 2: 4}
 _ARMOUR = re.compile(
-    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n]*:[^\r\n]*\r?\n)*\s*"
-    rb"([A-Za-z0-9+/=\s]*?)-----END PGP PUBLIC KEY BLOCK-----"
+    rb"-----BEGIN PGP (?:PUBLIC KEY BLOCK|SIGNATURE)-----[ \t]*\r?\n"
+    rb"(?:[^\r\n]*:[^\r\n]*\r?\n)*\s*"
+    rb"([A-Za-z0-9+/=\s]*?)-----END PGP (?:PUBLIC KEY BLOCK|SIGNATURE)-----"
 )
 _ARMOUR_WIDTH = 64
 _ONE_OCTET, _TWO_OCTETS, _FIVE_OCTETS = 192, 224, 255
@@ -53,6 +55,32 @@ def keys_of(data: bytes, *, name: str) -> KeyringKeys:
             digest = hashlib.sha1(prefix + body, usedforsecurity=False)
             found[tag].append(digest.hexdigest().upper())
     return KeyringKeys(primary=tuple(found[_PUBLIC_KEY]), subkeys=tuple(found[_PUBLIC_SUBKEY]))
+
+
+def issuer(signature: bytes, *, name: str) -> str:
+    """Return the fingerprint that a detached signature names as its maker, empty if it names none.
+
+    Nothing is verified: whoever makes a signature writes what he likes. Source: section 5.2.3.35.
+    Raises TrustError for what is no signature of version 4.
+    """
+    packets = list(_packets(dearmor(signature, name=name), name=name))
+    if len(packets) != 1 or packets[0][0] != _SIGNATURE or packets[0][1][:1] != b"\x04":
+        raise TrustError(f"'{name}' is not one signature of version 4")
+    body = packets[0][1]
+    hashed = body[6 : 6 + int.from_bytes(body[4:6], "big")]
+    while hashed:
+        # One-octet lengths are enough for what we look for; longer subpackets are skipped.
+        size, skip = hashed[0], 1
+        if size >= _ONE_OCTET:
+            if size == _FIVE_OCTETS:
+                size, skip = int.from_bytes(hashed[1:5], "big"), 5
+            else:
+                size, skip = ((size - _ONE_OCTET) << 8) + hashed[1] + _ONE_OCTET, 2
+        kind, content = hashed[skip] & 0x7F, hashed[skip + 1 : skip + size]
+        if kind == _ISSUER_FINGERPRINT and content[:1] == b"\x04":
+            return content[1:].hex().upper()
+        hashed = hashed[skip + size :]
+    return ""
 
 
 def dearmor(data: bytes, *, name: str) -> bytes:

@@ -60,10 +60,16 @@ def generate(workspace: Workspace, *, progress: Progress, now: datetime) -> list
     return due
 
 
-def keyring_tarball(level: KeyringType, keys: bytes, *, now: datetime) -> bytes:
-    """Return a keyring tarball; the same bytes for the same arguments."""
+def keyring_tarball(
+    level: KeyringType, keys: bytes, *, now: datetime, model: str | None = None
+) -> bytes:
+    """Return a keyring tarball, for one device if `model` names it.
+
+    The same bytes for the same arguments.
+    """
     lifetime = LIFETIMES.get(level)
-    info = KeyringInfo(type=level, expiry=None if lifetime is None else now + lifetime)
+    expiry = None if lifetime is None else now + lifetime
+    info = KeyringInfo(type=level, expiry=expiry, model=model)
     buffer = io.BytesIO()
     with tar.writing(buffer) as archive:
         for name, data in (("keyring.json", info.to_json().encode()), ("keyring.gpg", keys)):
