@@ -14,7 +14,6 @@ from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
 from coreimage.errors import DataError
 from coreimage.farm import executor, folder, queue
 from coreimage.lib.files import lock
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildState
 from coreimage.model.document import parse_object
@@ -33,6 +32,9 @@ from coreimage.rootfs.definition import Selection, definition_places, select
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.upkeep import keep_up
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
@@ -77,6 +79,7 @@ def run_road(
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 
 
@@ -88,11 +91,13 @@ def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[st
     """
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        return {
+        imports: dict[str, Mapping[str, ImportResult]] = {
             name: import_published(workspace, name, progress=progress)
             for name, settings in workspace.settings.channels.items()
             if _is_fed(workspace, settings)
         }
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    return imports
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
@@ -168,10 +173,10 @@ def publish_finished(
     build of it waits or runs, and is published when one succeeded. The files of an arch that did
     not are carried over from the publication before.
     """
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
 
     def sign(data: Path, signature: Path) -> None:
-        signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
+        signer.sign(data, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS)
 
     published = []
     for publication, builds, failed in _waiting(workspace, of):

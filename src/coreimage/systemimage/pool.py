@@ -13,10 +13,10 @@ from typing import Any
 from coreimage.config import Workspace
 from coreimage.errors import DataError
 from coreimage.lib import files
-from coreimage.lib.gpg import Signer
 from coreimage.model.index import ImageFile
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import tree
+from coreimage.systemimage.signing import SigningService
 
 SUFFIX = ".tar.xz"
 
@@ -89,18 +89,19 @@ class PoolFile:
 
 
 def stage(
-    made: Path, *, path: str, sidecar: SideCar, signer: Signer, level: KeyringType
+    made: Path, *, path: str, sidecar: SideCar, signer: SigningService, level: KeyringType
 ) -> PoolFile:
     """Sign a finished file and its side-car, ready to be published.
 
     `{sha256}` in the path stands for the file's own digest.
     """
     checksum = files.sha256_of(made)
+    final = path.format(sha256=checksum)
     files.write_atomically(_sidecar_of(made), sidecar.to_json())
-    for each in (made, _sidecar_of(made)):
-        signer.sign(each, Path(f"{each}.asc"), key=level)
+    for each, name in ((made, final), (_sidecar_of(made), sidecar_path(final))):
+        signer.sign_published(each, Path(f"{each}.asc"), level=level, path=name)
     return PoolFile(
-        path=path.format(sha256=checksum),
+        path=final,
         checksum=checksum,
         size=made.stat().st_size,
         sidecar=sidecar,

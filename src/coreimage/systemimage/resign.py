@@ -11,10 +11,10 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import files, openpgp, trust
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import contents, layout, pool, tree
+from coreimage.systemimage.signing import SigningService
 
 
 def resign_all(
@@ -28,20 +28,21 @@ def resign_all(
     the published keyring yet, because clients would refuse what it signs.
     """
     levels = _levels(workspace)
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
     present = {level: signer.fingerprint(level) for level in set(levels.values())}
     _require_published(workspace, present, now=now)
     due = [
         path
         for path, level in levels.items()
-        if _signer(layout.local_path(workspace, path)) != present[level]
+        if layout.signer_of(layout.local_path(workspace, path)) != present[level]
     ]
     if dry_run:
         return due
     with progress.task("signing", len(due), unit="files") as task:
         for path in due:
             data = layout.local_path(workspace, path)
-            signer.sign(data, Path(f"{data}.asc"), key=levels[path])
+            signature = Path(f"{data}.asc")
+            signer.sign_published(data, signature, level=levels[path], path=path)
             task.advance(1)
     with tree.edit(workspace, now=now, purpose="image resign") as edit:
         edit.refresh()
@@ -101,11 +102,3 @@ def _keys(workspace: Workspace, tarball: Path) -> tuple[str, ...]:
     with files.scratch_directory(workspace.cache) as scratch:
         level = KeyringType.DEVICE_SIGNING
         return trust.inspect_keyring(tarball, expected=level, directory=scratch).fingerprints
-
-
-def _signer(path: Path) -> str:
-    """Return the fingerprint that a file's signature names as its maker, empty if none does."""
-    try:
-        return openpgp.issuer(Path(f"{path}.asc").read_bytes(), name=path.name)
-    except (FileNotFoundError, TrustError):
-        return ""

@@ -12,12 +12,12 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError
 from coreimage.lib import files, trust
-from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import layout
 from coreimage.systemimage.images import empty_index, last_version
+from coreimage.systemimage.signing import SigningService
 
 LINKS = {
     "channels.json": "state/channels.json",
@@ -35,13 +35,19 @@ class Edit:
     """
 
     def __init__(
-        self, workspace: Workspace, *, scratch: Path, now: datetime, dry_run: bool = False
+        self,
+        workspace: Workspace,
+        *,
+        scratch: Path,
+        now: datetime,
+        signer: SigningService,
+        dry_run: bool = False,
     ) -> None:
         self.workspace = workspace
         self.dry_run = dry_run
         self.scratch = scratch
         self.now = now
-        self.signer = Signer(workspace.gpg_home)
+        self.signer = signer
         self.before = self.channels = layout.read_channels(workspace)
         self._serials = layout.serials(workspace)
         self._staged: dict[str, Path] = {}
@@ -129,12 +135,13 @@ class Edit:
         name = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_LENGTH]
         staged = self.scratch / f"file-{name}"
         files.write_atomically(staged, content)
-        self._sign(staged, Path(f"{staged}.asc"), level)
+        self._sign(staged, Path(f"{staged}.asc"), level, path=path)
         self.put_file(path, staged)
 
-    def _sign(self, data: Path, signature: Path, level: KeyringType) -> None:
+    def _sign(self, data: Path, signature: Path, level: KeyringType, *, path: str) -> None:
+        """Sign a file for what its published path says that it is."""
         if not self.dry_run:
-            self.signer.sign(data, signature, key=level)
+            self.signer.sign_published(data, signature, level=level, path=path)
 
     def _is_published(self, path: str, content: bytes) -> bool:
         final = layout.local_path(self.workspace, path)
@@ -188,10 +195,21 @@ class Edit:
         path = f"/{channel}/{device}/{name}"
         self.put_signed(path, text.encode(), level=layout.payload_level(entry))
         found = self.channels.require(channel)
+        old = found.devices.get(device)
+        if old is not None and old.keyring and not (entry and entry.keyring):
+            self._resign_for_all(index)
         new = replace(
             entry or Device(index=path), index=path, sha256=sha256, size=len(text.encode())
         )
         self.set_channel(channel, replace(found, devices={**found.devices, device: new}))
+
+    def _resign_for_all(self, index: Index) -> None:
+        """Replace signatures by a device's own key, which is no longer published for it."""
+        level = KeyringType.IMAGE_SIGNING
+        present = self.signer.fingerprint(level)
+        for path in sorted({file.path for image in index.images for file in image.files}):
+            if layout.signer_of(layout.local_path(self.workspace, path)) != present:
+                self.resign(path, level=level)
 
     def _require_published(self, path: str) -> None:
         if path not in self._staged and not _complete(layout.local_path(self.workspace, path)):
@@ -201,7 +219,7 @@ class Edit:
         """Publish a keyring tarball, signed by the key of another level."""
         path = self._state / f"gpg/{level}{_KEYRING_SUFFIX}"
         files.write_atomically(path, tarball)
-        self._sign(path, Path(f"{path}.asc"), signed_by)
+        self._sign(path, Path(f"{path}.asc"), signed_by, path=f"/gpg/{path.name}")
         self._due = True
 
     def put_device_keyring(self, channel: str, device: str, tarball: bytes | None) -> None:
@@ -224,7 +242,7 @@ class Edit:
         if path not in self._staged and path not in self._resigned:
             self._resigned[path] = self.scratch / f"signature-{len(self._resigned)}.asc"
             final = layout.local_path(self.workspace, path)
-            self._sign(final, self._resigned[path], level)
+            self._sign(final, self._resigned[path], level, path=path)
 
     def refresh(self) -> None:
         """Publish a new state, with a new expiry, even if nothing else changes."""
@@ -291,7 +309,7 @@ class Edit:
         if self._retired:
             retired = json.dumps(self._retired, indent=4, sort_keys=True)
             files.write_atomically(self._state / layout.RETIRED, f"{retired}\n")
-        self._sign(channels, signature, KeyringType.IMAGE_SIGNING)
+        self._sign(channels, signature, KeyringType.IMAGE_SIGNING, path="/channels.json")
         keys = self.scratch / "keys"
         keys.mkdir()
         chain = trust.open_chain(
