@@ -14,7 +14,8 @@ _SIGNED_BY = {
 }
 
 Seen = Mapping[str, Mapping[str, Any]]
-"""What a client finds, by channel: whom it follows, and the images of each device."""
+"""What a client finds, by channel: whom it follows, and the images of each device; below "", how
+many keys each keyring holds."""
 
 
 def _run(*argv: str | Path, data: str | None = None) -> bytes:
@@ -53,7 +54,14 @@ class PlainClient:
             self._ring(level, tarball)
         self._verify(self.tree / "channels.json", "image-signing")
         channels = json.loads((self.tree / "channels.json").read_bytes())
-        return {name: self._channel(name, found) for name, found in channels.items()}
+        found = {name: self._channel(name, each) for name, each in channels.items()}
+        return {"": {level: self._keys(level) for level in self._rings}, **found}
+
+    def _keys(self, level: str) -> int:
+        if not self._rings[level].stat().st_size:
+            return 0
+        shown = _run("gpg", "--batch", "--show-keys", "--with-colons", self._rings[level])
+        return shown.count(b"\npub:") + shown.startswith(b"pub:")
 
     def _channel(self, name: str, channel: Mapping[str, Any]) -> Mapping[str, Any]:
         assert channel["keyrings"] == {
@@ -71,7 +79,7 @@ class PlainClient:
     def _device(self, channel: str, device: str, entry: Mapping[str, Any]) -> Sequence[str]:
         level = "image-signing"
         if "keyring" in entry:
-            level = f"device-signing-{channel.replace('/', '-')}-{device}"
+            level = f"device-signing of {channel} {device}".replace("/", "-")
             tarball = self.tree / entry["keyring"]["path"][1:]
             self._verify(tarball, "image-signing", self.tree / entry["keyring"]["signature"][1:])
             self._ring(level, tarball)
