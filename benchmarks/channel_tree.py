@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stages import COREIMAGE, Cost, measure
 
 from coreimage.config import Workspace, load_workspace
+from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
@@ -58,7 +59,7 @@ class Forge:
         self._root = edit.workspace.channel_tree
         sample, self._signature = edit.scratch / "sample", edit.scratch / "sample.asc"
         sample.touch()
-        edit.signer.sign(sample, self._signature, key=KeyringType.IMAGE_SIGNING)
+        Signer(edit.workspace.gpg_home).sign(sample, self._signature, key=KeyringType.IMAGE_SIGNING)
 
     def put(self, order: int, template: str, content: bytes) -> ImageFile:
         """Write a file and return its entry."""

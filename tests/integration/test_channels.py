@@ -155,6 +155,13 @@ def test_files_of_an_alias_stay_what_they_were_when_it_changes(
     assert newest(edge, "stable").files[-1].path == first.path
 
 
+def test_a_new_target_is_told_even_if_it_has_the_same_files(edge: Workspace, now: datetime) -> None:
+    channels.set_redirect(edge, OTHER, EDGE, device=DEVICE, now=now, force=True)
+    for target in (EDGE, OTHER, EDGE):
+        channels.set_alias(edge, "stable", target, now=now)
+        assert told(edge, newest(edge, "stable"))["channel_target"] == target
+
+
 def test_o14_an_alias_goes_back_only_when_it_is_allowed_to(edge: Workspace, now: datetime) -> None:
     publish(edge, 3)
     channels.set_alias(edge, "stable", EDGE, now=now)
