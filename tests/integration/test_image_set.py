@@ -284,7 +284,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from coreimage import imageset
 from coreimage.config import load_workspace
-from coreimage.farm import folder
+from coreimage.farm import queue
 from coreimage.lib.progress import Silent
 
 space = load_workspace(Path(sys.argv[1]))
@@ -295,10 +295,8 @@ def command(request, output, extra):
     return [sys.executable, "-c", {WRITES!r}, str(output), "amd64 one"]
 
 def die():
-    while not folder.folder_of(space, 1).artifacts.is_dir() or (
-        folder.folder_of(space, 1).read().result is None
-        or folder.folder_of(space, 2).read().status != "running"
-    ):
+    store = queue.open_store(space)
+    while not (store.find(results=["success"]) and store.find(statuses=["running"])):
         time.sleep(0.05)
     os.kill(os.getpid(), 9)
 
