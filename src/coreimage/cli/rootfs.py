@@ -119,12 +119,14 @@ def build(
     import tempfile
 
     from coreimage.config import CompressionSettings
+    from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
     from coreimage.rootfs.definition import definition_places, select
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
     selection = select(definition, release, arch, places, device)
+    require_buildable(arch, host=host_arch())
     level = (found.settings.compression if found else CompressionSettings()).gzip
     report = progress()
     report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")
