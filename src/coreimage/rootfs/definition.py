@@ -191,14 +191,15 @@ class Selection:
         """Return the sha256 over everything the definition contributes."""
         state = hashlib.sha256(self.definition.model_dump_json().encode())
         state.update(f"\0{self.release_name}\0{self.arch}\0{self.device}".encode())
-        for name, path in self._contributions():
+        for name, path in self.contributions():
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
             state.update(f"\0{name}\0{executable}\0{len(content)}\0".encode())
             state.update(content)
         return state.hexdigest()
 
-    def _contributions(self) -> Iterator[tuple[str, Path]]:
+    def contributions(self) -> Iterator[tuple[str, Path]]:
+        """Yield the files beside definition.toml that count here, by part and name."""
         for part in tree.PARTS:
             if part != "ids":
                 yield from ((f"{part}/{name}", path) for name, path in self.files(part).items())
