@@ -27,6 +27,8 @@ from coreimage.rootfs import ids
 from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.extra import ExtraArchive
+from coreimage.rootfs.installed import InstalledPackage, installed
+from coreimage.rootfs.licences import declared_licences
 from coreimage.rootfs.lock import (
     VERSION,
     Lock,
@@ -44,7 +46,7 @@ from coreimage.rootfs.plan import RootfsPlan, plan_build
 from coreimage.rootfs.split import SplitResult, split
 
 # Raised whenever the same inputs would give other bytes than before.
-FORMAT = 1
+FORMAT = 2
 _ROOM_FOR_TREE = 2 << 30
 
 
@@ -83,6 +85,7 @@ def artifact_names(project: str) -> dict[str, str]:
         "device": f"{stem}.device.tar.gz",
         "manifest": f"{stem}.manifest",
         "lock": f"{stem}.lock.json",
+        "sbom": f"{stem}.cdx.json",
         "record": f"{stem}.build.json",
     }
 
@@ -269,15 +272,20 @@ def _finish(
     *,
     gzip_level: int,
 ) -> RootfsBuild:
-    """Check ids, write manifest, lock and record beside the tarballs."""
+    """Check ids, write manifest, lock, bill of materials and record beside the tarballs."""
     selection = inputs.selection
     pins = selection.pins()
     if pins is not None:
         folder = selection.folders[-1] / "series" / selection.release.series / "ids"
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
-    (parts / names["manifest"]).write_text(manifest(result.status), encoding="utf-8")
+    packages = list(installed(result.status))
+    (parts / names["manifest"]).write_text(manifest(packages), encoding="utf-8")
     (parts / names["lock"]).write_text(make_lock(inputs, gzip_level).to_json(), encoding="utf-8")
-    digests = {name: sha256_of(parts / name) for kind, name in names.items() if kind != "record"}
+    written = ("rootfs", "device", "manifest", "lock")
+    digests = {names[kind]: sha256_of(parts / names[kind]) for kind in written if kind in names}
+    tarballs = {names[kind]: digests[names[kind]] for kind in ("rootfs", "device") if kind in names}
+    (parts / names["sbom"]).write_text(_sbom(inputs, packages, result, tarballs), encoding="utf-8")
+    digests[names["sbom"]] = sha256_of(parts / names["sbom"])
     record = {
         "definition": selection.definition.name,
         "product": selection.definition.product,
@@ -301,4 +309,34 @@ def _finish(
         sha256=digests,
         fingerprint=inputs.fingerprint(),
         published_at=inputs.published_at,
+    )
+
+
+def _sbom(
+    inputs: Inputs,
+    packages: Sequence[InstalledPackage],
+    result: SplitResult,
+    tarballs: Mapping[str, str],
+) -> str:
+    # Only builds need it, and it takes a quarter of a second to import.
+    from coreimage.rootfs.sbom import Contents, bill_of_materials
+
+    selection = inputs.selection
+    return bill_of_materials(
+        Contents(
+            name=selection.definition.name,
+            title=selection.definition.title,
+            distribution=selection.definition.distribution,
+            release=selection.release_name,
+            series=selection.release.series,
+            arch=selection.arch,
+            made_at=inputs.published_at,
+            packages=packages,
+            artifacts=tarballs,
+            digests={
+                (each.name, each.version, each.architecture): each.sha256
+                for each in inputs.resolution.packages
+            },
+            licences={name: declared_licences(text) for name, text in result.copyrights.items()},
+        )
     )

@@ -21,6 +21,8 @@ from coreimage.model.hardware import Hardware
 # What is looked at afterwards, by the field of the result that keeps it.
 _KEPT = {"var/lib/dpkg/status": "status", "etc/passwd": "passwd", "etc/group": "group"}
 _MAX_KEPT = 64 << 20
+_COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
+_MAX_COPYRIGHT = 1 << 20
 _DEVICE_TREES = ("usr/lib/modules/", "usr/lib/firmware/", "lib/modules/", "lib/firmware/")
 _KERNEL = re.compile(r"boot/(vmlinuz|initrd\.img)-(.+)")
 # Where Debian's and Ubuntu's kernels keep their device trees.
@@ -37,13 +39,14 @@ _ASSETS = {"vmlinuz": "assets/vmlinuz", "initrd.img": "assets/initrd.img"}
 
 @dataclass(slots=True, kw_only=True)
 class SplitResult:
-    """What went by: package database, users, groups, and how much there was of each part."""
+    """What went by: package database, users, groups, copyright files by package, sizes."""
 
     status: bytes = b""
     passwd: bytes = b""
     group: bytes = b""
     kernels: dict[str, str] = field(default_factory=dict)
     has_dtbs: bool = False
+    copyrights: dict[str, bytes] = field(default_factory=dict)
     entries: int = 0
     rootfs_size: int = 0
     device_size: int = 0
@@ -73,6 +76,10 @@ def split(
                 kept = content.read(_MAX_KEPT)
                 setattr(result, _KEPT[member.name], kept)
                 content = io.BytesIO(kept)
+            about = _COPYRIGHT.fullmatch(member.name) if member.size <= _MAX_COPYRIGHT else None
+            if about is not None and content is not None:
+                result.copyrights[about[1]] = content.read()
+                content = io.BytesIO(result.copyrights[about[1]])
             if machine is None or place is None:
                 member.name = member.name or "."
                 result.rootfs_size += member.size

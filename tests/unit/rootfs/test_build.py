@@ -23,6 +23,7 @@ WHEN = datetime(2026, 11, 23, tzinfo=UTC)
 NAMES = {
     "livecd.base.build.json",
     "livecd.base.device.tar.gz",
+    "livecd.base.cdx.json",
     "livecd.base.lock.json",
     "livecd.base.manifest",
     "livecd.base.rootfs.tar.gz",
