@@ -36,7 +36,8 @@ class Difference:
     @property
     def changed_packages(self) -> set[str]:
         """The names of changed packages, without architecture."""
-        return {each.name.partition(":")[0] for each in self.packages}
+        names = (name for each in self.packages for name in (each.name, each.former))
+        return {name.partition(":")[0] for name in names} - {""}
 
     @property
     def unexplained(self) -> list[FileChange]:
@@ -88,6 +89,6 @@ def _with_news(change: PackageChange, debs: Debs) -> PackageChange:
     if not newer.sha256:
         return replace(change, no_changelog="no bill of materials says which .deb it came from")
     deb = debs(newer.sha256, newer.files)
-    name = change.name.partition(":")[0]
+    name = (change.former if backwards and change.former else change.name).partition(":")[0]
     found = news(deb, name, older=older.version, newer=newer.version)
     return replace(change, changelog=found.entries, no_changelog=found.missing)

@@ -18,6 +18,7 @@ from coreimage.lib.files import CHUNK
 _STATUS = "var/lib/dpkg/status"
 _LISTS = re.compile(r"var/lib/dpkg/info/([^/:]+)(?::[^/]+)?\.list")
 _MODULES = re.compile(r"(?:system/)?(?:usr/)?lib/modules/([^/]+)")
+_DERIVED = re.compile(r"var/lib/dpkg/|etc/ld\.so\.cache$|assets/|(.*/)?lib/modules/[^/]+/modules\.")
 _MAX_KEPT = 64 << 20
 # Directories that say little by themselves: what lies in them is told apart.
 _DEEP = ("usr", "var", "system", "system/usr", "usr/share", "usr/lib", "system/usr/lib")
@@ -180,21 +181,23 @@ def compare_files(before: Scan, after: Scan, owners: Mapping[str, str]) -> list[
 
     When the kernel is another one, files of its release are compared with those of the other.
     """
-    renamed = _by_new_kernel(before, after)
+    former = _former_paths(before, after)
     changes = []
-    for path in sorted(renamed.keys() | after.entries.keys()):
-        old, new = renamed.get(path), after.entries.get(path)
+    for path in sorted((before.entries.keys() - former.values()) | after.entries.keys()):
+        old, new = before.entries.get(former.get(path, path)), after.entries.get(path)
         if old != new:
             owner = _owner(path, owners)
             changes.append(FileChange(path=path, before=old, after=new, package=owner))
     return changes
 
 
-def _by_new_kernel(before: Scan, after: Scan) -> Mapping[str, Entry]:
+def _former_paths(before: Scan, after: Scan) -> dict[str, str]:
+    """Return where files of the new kernel were under the old one, by their paths."""
     if len(before.kernels) != 1 or len(after.kernels) != 1 or before.kernels == after.kernels:
-        return before.entries
+        return {}
     (old,), (new,) = before.kernels, after.kernels
-    return {path.replace(old, new): entry for path, entry in before.entries.items()}
+    moved = {path.replace(old, new): path for path in before.entries if old in path}
+    return {path: former for path, former in moved.items() if path in after.entries}
 
 
 def _owner(path: str, owners: Mapping[str, str]) -> str:
@@ -235,9 +238,10 @@ def _folder(path: str) -> str:
 def unexplained(changes: Iterable[FileChange], packages: set[str]) -> Iterator[FileChange]:
     """Yield the changes that do not come from packages that changed.
 
-    `packages` are the names of those, without architecture. dpkg's own files change with any.
+    `packages` are the names of those, without architecture. What is made of all packages, such as
+    dpkg's own files and the initrd, changes with any.
     """
     for change in changes:
-        own = change.path.startswith("var/lib/dpkg/") and packages
-        if not own and change.package not in packages:
+        derived = packages and _DERIVED.match(change.path)
+        if not derived and change.package not in packages:
             yield change

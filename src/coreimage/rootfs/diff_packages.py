@@ -1,5 +1,6 @@
 """What changed between the packages of two builds."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,6 +8,9 @@ from enum import StrEnum
 from debian.debian_support import Version
 
 from coreimage.rootfs.changelog import ChangelogEntry, is_security
+
+# linux-image-6.12.118+deb13-cloud-amd64, linux-modules-6.8.0-31-generic
+_KERNEL = re.compile(r"(linux-[a-z-]+)-\d[^-]*(?:-\d+)?-([a-z].*)")
 
 
 class PackageChangeKind(StrEnum):
@@ -33,7 +37,8 @@ class PackageState:
 class PackageChange:
     """A package before and after; `changelog` has what is new in it, the newest entry first.
 
-    Of a downgraded one it has what is lost. `no_changelog` says why there is none.
+    `former` is the name that a kernel had before: theirs change with their versions. The changelog
+    of a downgraded package has what is lost. `no_changelog` says why there is none.
     """
 
     name: str
@@ -42,6 +47,7 @@ class PackageChange:
     after: PackageState | None
     changelog: Sequence[ChangelogEntry] = ()
     no_changelog: str = ""
+    former: str = ""
 
     @property
     def source(self) -> str:
@@ -60,13 +66,43 @@ def compare_packages(
     before: Mapping[str, PackageState], after: Mapping[str, PackageState]
 ) -> list[PackageChange]:
     """Return what changed, by name."""
+    former = _former_kernels(before, after)
     changes = []
-    for name in sorted(before.keys() | after.keys()):
-        old, new = before.get(name), after.get(name)
+    for name in sorted((before.keys() | after.keys()) - set(former.values())):
+        old, new = before.get(former.get(name, name)), after.get(name)
         kind = _kind(old, new)
         if kind is not None:
-            changes.append(PackageChange(name=name, kind=kind, before=old, after=new))
+            changes.append(
+                PackageChange(
+                    name=name, kind=kind, before=old, after=new, former=former.get(name, "")
+                )
+            )
     return changes
+
+
+def _former_kernels(
+    before: Mapping[str, PackageState], after: Mapping[str, PackageState]
+) -> dict[str, str]:
+    """Return the names of kernel packages that are gone, by those that came in their place."""
+    gone, new = (
+        _kernels(names - others.keys())
+        for names, others in ((before.keys(), after), (after.keys(), before))
+    )
+    return {
+        new[flavour][0]: gone[flavour][0]
+        for flavour in gone.keys() & new.keys()
+        if len(gone[flavour]) == len(new[flavour]) == 1
+    }
+
+
+def _kernels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the packages of kernels and their modules by kind and flavour."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        kernel = _KERNEL.fullmatch(name)
+        if kernel is not None:
+            found.setdefault("-".join(kernel.groups()), []).append(name)
+    return found
 
 
 def _kind(old: PackageState | None, new: PackageState | None) -> PackageChangeKind | None:

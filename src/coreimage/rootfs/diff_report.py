@@ -48,6 +48,7 @@ def describe(difference: Difference) -> dict[str, Any]:
 def _package(change: PackageChange) -> dict[str, Any]:
     return {
         "name": change.name,
+        "former": change.former or None,
         "change": change.kind.value,
         "source": change.source,
         "before": _state(change.before),
@@ -125,7 +126,7 @@ def package_rows(difference: Difference) -> list[list[str]]:
     return [
         [
             each.kind.value,
-            each.name,
+            f"{each.name} (was {each.former})" if each.former else each.name,
             each.before.version if each.before else "",
             each.after.version if each.after else "",
             " ".join(flaws(each.changelog)) or ("security" if each.fixes_flaws else ""),

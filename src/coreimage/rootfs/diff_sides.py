@@ -1,5 +1,6 @@
 """The two sides of a comparison: where the files of a build lie, and which packages it has."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +75,22 @@ def _tarball(folder: Path, stem: str, kind: str) -> Path | None:
 def packages_of(side: Side, status: bytes) -> dict[str, PackageState]:
     """Return the packages of a build: as its manifest says, with what else is known of them.
 
-    `status` is dpkg's database of its tree, which may be empty. Raises DataError.
+    `status` is dpkg's database of its tree, which may be empty. Names come without architecture
+    unless a package is there for several. Raises DataError.
     """
     text = side.manifest.read_text(encoding="utf-8")
     versions = read_manifest(text, name=str(side.manifest))
     known = {each.shown: each for each in installed(status)}
     digests = _digests(side.bill) if side.bill is not None else {}
+    plain = Counter(name.partition(":")[0] for name in versions)
     states = {}
-    for name, version in versions.items():
-        found = known.get(name)
-        digest, files = digests.get((name.partition(":")[0], version), ("", ()))
-        source = found.source if found else ""
-        states[name] = PackageState(version=version, source=source, sha256=digest, files=files)
+    for full, version in versions.items():
+        found, name = known.get(full), full.partition(":")[0]
+        digest, files = digests.get((name, version), ("", ()))
+        state = PackageState(
+            version=version, source=found.source if found else "", sha256=digest, files=files
+        )
+        states[name if plain[name] == 1 else full] = state
     return states
 
 

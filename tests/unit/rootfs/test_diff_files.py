@@ -96,9 +96,12 @@ def test_modules_of_another_kernel_are_compared_with_those_of_the_first(tmp_path
             member(f"system/usr/lib/modules/{release}/a.ko", data=data),
         ]
 
-    found = changes(tmp_path, kernel("6.1.0-1-cloud", b"a"), kernel("6.1.0-2-cloud", b"b"))
+    gone = member("system/usr/lib/modules/6.1.0-1-cloud/b.ko", data=b"b")
+    old = [*kernel("6.1.0-1-cloud", b"a"), gone]
+    found = changes(tmp_path, old, kernel("6.1.0-2-cloud", b"b"))
     assert [(each.path, each.presence) for each in found] == [
-        ("system/usr/lib/modules/6.1.0-2-cloud/a.ko", "changed")
+        ("system/usr/lib/modules/6.1.0-1-cloud/b.ko", "removed"),
+        ("system/usr/lib/modules/6.1.0-2-cloud/a.ko", "changed"),
     ]
 
 
@@ -109,17 +112,19 @@ LIBC = member("var/lib/dpkg/info/libc6:amd64.list", data=b"/usr/lib/libc.so\n")
 def test_what_no_changed_package_explains(tmp_path: Path) -> None:
     old = [LIST, LIBC, *(member(each, data=b"1") for each in ("usr/bin/dash", "etc/conf"))]
     new = [LIST, LIBC, *(member(each, data=b"2") for each in ("usr/bin/dash", "etc/conf"))]
-    old += [member("usr/lib/libc.so", data=b"1"), member("var/lib/dpkg/status", data=b"1")]
-    new += [member("usr/lib/libc.so", data=b"2"), member("var/lib/dpkg/status", data=b"2")]
+    for name in ("usr/lib/libc.so", "var/lib/dpkg/status", "assets/initrd.img"):
+        old.append(member(name, data=b"1"))
+        new.append(member(name, data=b"2"))
     found = changes(tmp_path, old, new)
     assert {each.path: each.package for each in found} == {
+        "assets/initrd.img": "",
         "etc/conf": "",
         "usr/bin/dash": "dash",
         "usr/lib/libc.so": "libc6",
         "var/lib/dpkg/status": "",
     }
     assert [each.path for each in unexplained(found, {"libc6"})] == ["etc/conf", "usr/bin/dash"]
-    assert len(list(unexplained(found, set()))) == 4
+    assert len(list(unexplained(found, set()))) == 5
 
 
 def test_the_package_database_is_kept(tmp_path: Path) -> None:

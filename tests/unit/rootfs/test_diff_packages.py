@@ -49,6 +49,30 @@ def test_another_deb_of_the_same_version_is_told_where_both_are_known() -> None:
     assert compare_packages({"a": one}, states(a="1")) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("linux-image-6.12.96+deb13-cloud-amd64", "linux-image-6.12.118+deb13-cloud-amd64"),
+        ("linux-modules-6.8.0-31-generic", "linux-modules-6.8.0-48-generic"),
+        ("linux-image-6.1.0-42-armmp", "linux-image-6.1.0-43-armmp"),
+    ],
+)
+def test_a_new_kernel_takes_the_place_of_the_one_before(old: str, new: str) -> None:
+    (change,) = compare_packages(states(**{old: "1"}), states(**{new: "2"}))
+    assert (change.name, change.former, change.kind) == (new, old, "upgraded")
+
+
+def test_kernels_of_other_flavours_come_and_go() -> None:
+    old, new = "linux-image-6.1.0-42-armmp", "linux-image-6.1.0-43-armmp-lpae"
+    changes = compare_packages(states(**{old: "1"}), states(**{new: "2"}))
+    assert [each.kind for each in changes] == ["removed", "added"]
+    changes = compare_packages(
+        states(**{"linux-image-1-a": "1", "linux-image-2-a": "2"}),
+        states(**{"linux-image-3-a": "3"}),
+    )
+    assert [each.kind for each in changes] == ["removed", "removed", "added"]
+
+
 def test_what_matters_most_comes_first() -> None:
     old = states(a="1", b="2", c="1", d="1", e="1")
     new = states(a="2", b="1", c="2", d="2", f="1")
