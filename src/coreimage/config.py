@@ -31,6 +31,7 @@ class ArchiveSettings(_Strict):
 
     mirror: str | None = None
     security_mirror: str | None = None
+    ports_mirror: str | None = None
     keyring: Path | None = None
     ppa_mirror: str | None = None
     ppa_keyrings: Path | None = None

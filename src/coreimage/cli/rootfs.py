@@ -58,7 +58,8 @@ def archive_settings(
     found = archives.get(selection.definition.distribution, ArchiveSettings())
     if mirror is None:
         return found
-    return found.model_copy(update={"mirror": mirror, "security_mirror": None})
+    others = dict.fromkeys(("security_mirror", "ports_mirror"))
+    return found.model_copy(update={"mirror": mirror, **others})
 
 
 def extra_archives(
