@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
-from coreimage.errors import DataError
+from coreimage.errors import DataError, NotFoundError
 from coreimage.farm import executor, folder, queue
 from coreimage.lib.files import lock
 from coreimage.lib.gpg import Signer
@@ -30,7 +30,7 @@ from coreimage.model.publication import (
 from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.definition import Selection, definition_places, select
+from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
@@ -73,15 +73,29 @@ def run_road(
 ) -> RoadResult:
     """Go the whole road for one channel: build if anything changed, publish, import.
 
-    `force` builds even if nothing changed. Raises BusyError when the road is in use.
+    `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
+    when the channel has no device of the architecture.
     """
     selection = select(project, release, arch, definition_places(workspace.root))
     name = channel_name(project, selection.release_name, channel)
+    _require_device(workspace, name, arch)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
     return RoadResult(build=build, built=built, channel=name, imports=imports)
+
+
+def _require_device(workspace: Workspace, channel: str, arch: str) -> None:
+    """Raise NotFoundError when a channel would not take what is built for an architecture."""
+    devices = channel_settings(workspace, channel).devices
+    if arch not in devices.values():
+        wanted = {**devices, generic_device(arch): arch}
+        line = ", ".join(f'{device} = "{each}"' for device, each in wanted.items())
+        raise NotFoundError(
+            f"channel '{channel}' has no device of architecture '{arch}'",
+            hint=f'write devices = {{ {line} }} below [channels."{channel}"] in coreimage.toml',
+        )
 
 
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
