@@ -81,6 +81,9 @@ class Signer:
             with _gpg_home(made) as home:
                 key = (f"{owner} {level}", f"rsa{KEY_BITS[level]}", "cert,sign", "never")
                 home.run("--passphrase", "", "--quick-gen-key", *key)
+            # In a home of its own: the first one's agent may take a moment to end, and would
+            # take the second gpg with it.
+            with _gpg_home(made) as home:
                 public = home.run("--export")
             for stray in made.glob(f"{_PUBLIC}*"):
                 stray.unlink()
