@@ -36,7 +36,7 @@ OURS: Mapping[str, tuple[str, ...]] = {
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("debian", "pydantic"),
+    "rootfs": ("debian", "deflate", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),
