@@ -98,6 +98,14 @@ class CompressionSettings(_Strict):
     xz: int = Field(default=1, ge=0, le=9)
 
 
+class CacheSettings(_Strict):
+    """How much of each kind is kept in cache/, in GiB; 0 keeps nothing."""
+
+    packages_gib: float = Field(default=4.0, ge=0)
+    stages_gib: float = Field(default=4.0, ge=0)
+    images_gib: float = Field(default=2.0, ge=0)
+
+
 class PublicServer(_Strict):
     """What version tarballs tell devices about the server that they are to ask."""
 
@@ -111,6 +119,7 @@ class Settings(_Strict):
 
     archives: Mapping[str, ArchiveSettings] = Field(default_factory=dict)
     extra_archives: Mapping[str, ExtraArchiveSettings] = Field(default_factory=dict)
+    cache: CacheSettings = CacheSettings()
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)

@@ -36,7 +36,7 @@ OURS: Mapping[str, tuple[str, ...]] = {
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("cyclonedx", "debian", "packageurl", "pydantic"),
+    "rootfs": ("cyclonedx", "debian", "deflate", "packageurl", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),

@@ -17,6 +17,7 @@ from coreimage.cli.space import find_space, host_arch, load_space
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
+    from coreimage.rootfs.cache import Cache
     from coreimage.rootfs.definition import Selection
     from coreimage.rootfs.diff import Difference
     from coreimage.rootfs.diff_sides import Side
@@ -37,6 +38,10 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="The device; by default the generic one of the architecture.")
 ]
 MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Use nothing again of earlier builds but packages."),
+]
 ExtraOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,6 +65,18 @@ def archive_settings(
         return found
     others = dict.fromkeys(("security_mirror", "ports_mirror"))
     return found.model_copy(update={"mirror": mirror, **others})
+
+
+def build_cache(workspace: "Workspace | None") -> "Cache":
+    """Return the workspace's cache; without one, the user's own."""
+    import os
+
+    from coreimage.rootfs.cache import Cache
+
+    if workspace is not None:
+        return Cache(folder=workspace.cache, settings=workspace.settings.cache)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Cache(folder=Path(home) / "coreimage")
 
 
 def extra_archives(
@@ -117,17 +134,16 @@ def build(
     device: DeviceOption = None,
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
+    no_cache: NoCacheOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Build a root filesystem and a device tarball into a directory.
 
-    SOURCE_DATE_EPOCH decides about time stamps when it is set; else the date of the archive does.
+    SOURCE_DATE_EPOCH decides about time stamps when it is set; else the newest package does.
 
     Example: coreimage rootfs build debian-core --release 13 --arch amd64 --output out
     """
-    import tempfile
-
     from coreimage.config import CompressionSettings
     from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
@@ -140,11 +156,11 @@ def build(
     level = (found.settings.compression if found else CompressionSettings()).gzip
     report = progress()
     report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")
-    cache = found.cache if found else Path(tempfile.gettempdir())
+    cache = build_cache(found)
     inputs = rootfs.gather(
         selection,
         archive_settings(found, selection, mirror),
-        cache,
+        cache.folder,
         extras=extra_archives(extra_archive, found, selection),
     )
     report.note(
@@ -152,9 +168,18 @@ def build(
         f"archive of {inputs.resolution.published_at:%Y-%m-%d %H:%M} UTC"
     )
     report.stage("Building the root filesystem")
-    built = rootfs.build(inputs, output, gzip_level=level, progress=report)
+    built = rootfs.build(
+        inputs, output, gzip_level=level, progress=report, cache=cache, fresh=no_cache
+    )
     if as_json:
-        print_json({"output": output, "fingerprint": built.fingerprint, "sha256": built.sha256})
+        print_json(
+            {
+                "output": output,
+                "fingerprint": built.fingerprint,
+                "sha256": built.sha256,
+                "reused": built.reused,
+            }
+        )
         return
     for name, digest in built.sha256.items():
         print(f"{digest}  {output / name}")
@@ -181,12 +206,11 @@ def plan(
     import tempfile
     from datetime import UTC, datetime
 
-    from coreimage.lib import run
     from coreimage.rootfs.archive import find_archive
     from coreimage.rootfs.build import expected_files
     from coreimage.rootfs.definition import definition_places, select
     from coreimage.rootfs.describe import describe_plan, plan_lines
-    from coreimage.rootfs.plan import plan_build
+    from coreimage.rootfs.plan import plan_build, step_lines
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
@@ -207,7 +231,7 @@ def plan(
     if as_json:
         print_json(described)
         return
-    for line in plan_lines(described, run.shell_text(planned.argv)):
+    for line in plan_lines(described, step_lines(planned)):
         print(line)
 
 

@@ -242,7 +242,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
         )
     except CommandError as error:
         raise _archive_error(selection.definition.name, error.message) from error
-    wanted = ["?essential", "apt", *selection.packages]
+    wanted = ["?essential", "?priority(required)", "apt", *selection.packages]
     try:
         listed = run.run(
             ["apt-get", "--quiet", "--yes", "--print-uris", "install", *wanted], env=env
