@@ -22,7 +22,7 @@ DEFINITION = """\
 name = "plain-core"
 title = "Plain Core"
 extends = "debian-core"
-releases.12 = { series = "bookworm", suites = ["bookworm"] }
+releases.12 = { series = "bookworm", suites = ["bookworm"], packages = ["usr-is-merged"] }
 releases.13 = { series = "trixie", suites = ["trixie"] }
 """
 # e_machine of an ELF header. Source: elf(5).
