@@ -21,7 +21,7 @@ from coreimage.lib.files import (
 )
 from coreimage.lib.progress import Progress
 from coreimage.rootfs import debs, ids, stage
-from coreimage.rootfs.cache import Cache, link_or_copy
+from coreimage.rootfs.cache import Cache, Entry, Recipe, Shelf, link_or_copy
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.download import bring
 from coreimage.rootfs.inputs import Inputs, gather
@@ -32,6 +32,7 @@ from coreimage.rootfs.manifest import manifest
 from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
 from coreimage.rootfs.overlay import write_overlays
 from coreimage.rootfs.plan import RootfsPlan, plan_build
+from coreimage.rootfs.recipe import OF_THE_PACKAGES
 from coreimage.rootfs.split import SplitResult, split
 
 _ROOM_FOR_TREE = 2 << 30
@@ -154,10 +155,23 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
         ) from error
 
 
+def _find(job: _Job, shelf: Shelf, recipe: Recipe) -> Entry | None:
+    """Return what was made from the same; a time that is that of the packages may be given too."""
+    if job.fresh:
+        return None
+    time = job.inputs.time
+    entry = shelf.find(recipe)
+    if entry is None and time is not None:
+        entry = shelf.find({**recipe, "time": OF_THE_PACKAGES})
+        if entry is not None and entry.notes.get("epoch") != int(time.timestamp()):
+            return None
+    return entry
+
+
 def _reuse_image(job: _Job) -> RootfsBuild | None:
     """Hand out what an earlier build of the same inputs has left, if it is all there."""
     shelf = job.cache.images
-    entry = None if job.fresh else shelf.find(job.inputs.image_recipe(job.gzip_level))
+    entry = _find(job, shelf, job.inputs.image_recipe(job.gzip_level))
     if entry is None:
         return None
     digests = entry.notes["sha256"]
@@ -209,7 +223,7 @@ def _plan(job: _Job, room: Path, epoch: int) -> RootfsPlan:
 def _reuse_stage(job: _Job, room: Path) -> RootfsPlan | None:
     """Lay out the tree of an earlier build with the same packages, if there is one."""
     shelf = job.cache.stages
-    entry = None if job.fresh else shelf.find(job.inputs.package_recipe())
+    entry = _find(job, shelf, job.inputs.package_recipe())
     if entry is None:
         return None
     try:

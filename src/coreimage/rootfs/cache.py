@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from coreimage.config import CacheSettings
 from coreimage.lib.files import scratch_directory
-from coreimage.rootfs.store import Store
+from coreimage.rootfs.store import Store, Wanted
 
 _ENTRY = "entry.json"
 Recipe = Mapping[str, str]
@@ -149,26 +149,41 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether a shelf has what a recipe asks for, and what the nearest entry has otherwise."""
+    """Whether something can be used again; if not, what the nearest entry has otherwise."""
 
     stage: str
     hit: bool
-    differences: tuple[str, ...] = ()
-    nearest: bool = True
+    differences: Sequence[str] = ()
 
 
-def judge(stage: str, shelf: Shelf, recipe: Recipe) -> Verdict:
-    """Return whether something can be used again, and if not, what differs."""
+def explain(
+    cache: Cache, packages: Sequence[Wanted], *, stage: Recipe, image: Recipe
+) -> list[Verdict]:
+    """Return what of a build could be used again: packages, package stage, image."""
+    missing = cache.packages.missing(packages)
+    return [
+        Verdict(
+            stage="packages",
+            hit=not missing,
+            differences=[f"package {each.file} is to be fetched" for each in missing],
+        ),
+        _judge("package stage", cache.stages, stage),
+        _judge("image", cache.images, image),
+    ]
+
+
+def _judge(stage: str, shelf: Shelf, recipe: Recipe) -> Verdict:
     if shelf.find(recipe) is not None:
         return Verdict(stage=stage, hit=True)
-    known: list[list[str]] = [
+    known = [
         differences(each.recipe, recipe)
         for each in shelf.entries()
         if each.recipe.get("definition") == recipe.get("definition")
     ]
     if not known:
-        return Verdict(stage=stage, hit=False, nearest=False)
-    return Verdict(stage=stage, hit=False, differences=tuple(sorted(known, key=len)[0]))  # noqa: FURB192  its type is known
+        return Verdict(stage=stage, hit=False, differences=["nothing of this definition is kept"])
+    nearest = sorted(known, key=len)  # mypy cannot see what min returns
+    return Verdict(stage=stage, hit=False, differences=nearest[0])
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

@@ -64,7 +64,7 @@ def gather(
     time = _epoch()
     with scratch_directory(cache) as scratch:
         archive = find_archive(selection, settings, scratch, extras)
-        resolution = resolve(selection, archive, scratch)
+        resolution = resolve(selection, archive, scratch, keep=cache / "apt")
     return Inputs(selection=selection, archive=archive, resolution=resolution, time=time)
 
 

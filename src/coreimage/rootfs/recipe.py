@@ -13,6 +13,7 @@ from coreimage.rootfs.lock import LockedFile, digest
 from coreimage.rootfs.overlay import base_files
 from coreimage.rootfs.plan import STUBS, Step, pack_argv, plan_build
 
+OF_THE_PACKAGES = "of the packages"
 _EARLY_PARTS = ("ids/", "includes.chroot_before_packages/", "preseed/")
 
 
@@ -36,7 +37,7 @@ def package_recipe(
     recipe = {
         "format": str(build_format),
         "definition": selection.definition.name,
-        "time": str(int(time.timestamp())) if time else "of the packages",
+        "time": str(int(time.timestamp())) if time else OF_THE_PACKAGES,
         "steps": digest(json.dumps([_plain(step) for step in _steps(selection, archive)[0]])),
         "programs": digest(json.dumps([STUBS, pack_argv(0)])),
         "requested packages": digest(" ".join(selection.packages)),
