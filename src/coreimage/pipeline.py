@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
+from coreimage.config import ArchiveSettings, Workspace
 from coreimage.errors import DataError, NotFoundError
 from coreimage.farm import executor, folder, queue
+from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
 from coreimage.lib.files import lock
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildState
 from coreimage.model.document import parse_object
@@ -34,6 +34,9 @@ from coreimage.rootfs.definition import Selection, definition_places, generic_de
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.upkeep import keep_up
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
@@ -83,6 +86,7 @@ def run_road(
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 
 
@@ -106,20 +110,33 @@ def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[st
     """
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        return {
+        imports: dict[str, Mapping[str, ImportResult]] = {
             name: import_published(workspace, name, progress=progress)
-            for name, settings in workspace.settings.channels.items()
-            if _is_fed(workspace, settings)
+            for name in workspace.settings.channels
+            if _is_fed(workspace, channel_settings(workspace, name))
         }
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    return imports
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
-    """Tell whether there is a publication that a channel may take."""
-    series = channel_source(workspace, settings).release.series
-    return any(
-        settings.accept == "any" or "good" in marks.marks(workspace.publications, each)
+    """Tell whether there is a publication for every file that a channel takes of one."""
+    wanted = {
+        (each.project or settings.project, each.series, each.accept or settings.accept)
+        for device in settings.devices
+        for each in settings.feeds(device)
+        if isinstance(each, PublishedFeed) and each.path is None
+    }
+    found = [
+        (each, "good" in marks.marks(workspace.publications, each))
         for each in marks.publications(workspace.publications)
-        if (each.project, each.series) == (settings.project, series)
+    ]
+    return all(
+        any(
+            (each.project, each.series) == (project, series) and (good or accept == "any")
+            for each, good in found
+        )
+        for project, series, accept in wanted
     )
 
 
@@ -186,10 +203,10 @@ def publish_finished(
     build of it waits or runs, and is published when one succeeded. The files of an arch that did
     not are carried over from the publication before.
     """
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
 
     def sign(data: Path, signature: Path) -> None:
-        signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
+        signer.sign(data, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS)
 
     published = []
     for publication, builds, failed in _waiting(workspace, of):
@@ -319,7 +336,6 @@ def import_published(
     A channel that coreimage.toml does not name is fed by convention from its own name.
     """
     settings = channel_settings(workspace, name)
-    source = channel_source(workspace, settings)
     now = datetime.now(UTC)
     keyrings.generate(workspace, progress=progress, now=now)
     if name not in tree.read_channels(workspace).channels:
@@ -331,8 +347,6 @@ def import_published(
             channel=name,
             device=device,
             settings=settings,
-            series=source.release.series,
-            product=source.definition.product,
             progress=progress,
             now=now,
         )
@@ -344,21 +358,47 @@ def import_published(
     return results
 
 
-def channel_settings(workspace: Workspace, name: str) -> ChannelSettings:
-    """Return what a channel is fed from: configured, or <project>/<release>/<channel>."""
+def channel_settings(
+    workspace: Workspace, name: str, *, series: str | None = None, product: str | None = None
+) -> ChannelSettings:
+    """Return what a channel is fed from: configured, or <project>/<release>/<channel>.
+
+    The series and the product of every file of a publication are filled in: those given, or else
+    the definition's. Raises NotFoundError, DataError.
+    """
     found = workspace.settings.channels.get(name)
-    if found is not None:
-        return found
-    parts: Sequence[str] = name.split("/")
-    if len(parts) != 3:  # noqa: PLR2004  project, release, channel
-        raise DataError(
-            f"channel '{name}' is not configured",
-            hint=f'add [channels."{name}"] with its project and release to coreimage.toml',
-        )
-    return ChannelSettings(project=parts[0], release=parts[1])
+    if found is None:
+        parts: Sequence[str] = name.split("/")
+        if len(parts) != 3:  # noqa: PLR2004  project, release, channel
+            raise DataError(
+                f"channel '{name}' is not configured",
+                hint=f'add [channels."{name}"] with its project and release to coreimage.toml',
+            )
+        found = ChannelSettings(project=parts[0], release=parts[1])
+    given = {key: value for key, value in (("series", series), ("product", product)) if value}
+    feeds = [
+        _with_series(workspace, found, each.model_copy(update=given))
+        if isinstance(each, PublishedFeed)
+        else each
+        for each in found.files or SIMPLE
+    ]
+    return found.model_copy(update={"files": feeds})
 
 
-def channel_source(workspace: Workspace, settings: ChannelSettings) -> Selection:
-    """Return the definition and release that feed a channel; raises NotFoundError, DataError."""
-    arch = next(iter(settings.devices.values()))
-    return select(settings.project, settings.release, arch, definition_places(workspace.root))
+def _with_series(
+    workspace: Workspace, settings: ChannelSettings, feed: PublishedFeed
+) -> PublishedFeed:
+    """Return a feed with the series and product of its release, where it has none of its own."""
+    if feed.series and feed.product:
+        return feed
+    project, release = feed.project or settings.project, feed.release or settings.release
+    if project is None or release is None:
+        return feed
+    arch = next(iter(settings.devices.values())).partition(".")[0]
+    source = select(project, release, arch, definition_places(workspace.root))
+    return feed.model_copy(
+        update={
+            "series": feed.series or source.release.series,
+            "product": feed.product or source.definition.product,
+        }
+    )

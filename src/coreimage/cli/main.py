@@ -9,8 +9,8 @@ from coreimage.cli import (
     build,
     channel,
     flash,
-    image,
     keyring,
+    offer,
     pipeline,
     publication,
     rootfs,
@@ -30,8 +30,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, flash, keyring, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+app.add_typer(offer.app, name="image")  # what cli.image has, and more
 for verb in (boot, doctor, init, serve):
     app.command()(verb)
 
