@@ -1,7 +1,7 @@
 """How big a definition's systems are, and what building them costs, for releases and architectures.
 
 Builds each with an empty cache, one after the other, and prints the rows of the table in
-docs/reference/definition.md. Needs the network; a foreign architecture takes many minutes.
+docs/reference/sizes.md. Needs the network; a foreign architecture takes many minutes.
 
     python benchmarks/builds.py debian-core 13:amd64 13:arm64 12:i386
 """
