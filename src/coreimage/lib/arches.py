@@ -23,6 +23,11 @@ QEMU: Mapping[str, str] = {
 }
 
 
+def known_arches() -> list[str]:
+    """Return the architectures that a machine may turn out to be able to build for."""
+    return list(QEMU)
+
+
 def buildable(arches: Iterable[str], *, host: str, binfmt: Path = BINFMT) -> list[str]:
     """Return the architectures whose programs run here: the processor's, and those qemu-user runs.
 
