@@ -4,7 +4,7 @@ import pytest
 
 from coreimage import pipeline
 from coreimage.config import Settings, Workspace
-from coreimage.errors import DataError
+from coreimage.errors import DataError, IncompleteError, TrustError
 from coreimage.feeds import ChannelSettings, PublishedFeed
 from coreimage.lib.progress import Silent
 
@@ -40,3 +40,12 @@ def test_a_channel_takes_series_and_product_from_its_definition(tmp_path: Path) 
 def test_a_channel_that_is_not_configured_needs_a_name_of_three_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'edge' is not configured"):
         pipeline.channel_settings(Workspace(root=tmp_path, settings=Settings()), "edge")
+
+
+def test_a_channel_that_fails_does_not_keep_the_others_from_theirs() -> None:
+    failures = {"a": TrustError("bad"), "b": TrustError("bad, too")}
+    assert pipeline._complaint({"a": failures["a"]}, {}) is failures["a"]
+    assert pipeline._complaint(failures, {}).exit_code == TrustError.exit_code
+    some = pipeline._complaint(failures, {"c": {}})
+    assert isinstance(some, IncompleteError)
+    assert "'a', 'b': bad" in some.message
