@@ -95,6 +95,18 @@ class ServeSettings(Strict):
     port: Annotated[int, Field(ge=0, le=_MAX_PORT)] = 8080
 
 
+class FarmSettings(Strict):
+    """How builds are carried out: how many at once, and what happens when the machine fails them.
+
+    Times are in seconds; the delay doubles with each retry.
+    """
+
+    parallel: int = Field(default=2, ge=1, le=64)
+    retries: int = Field(default=2, ge=0, le=20)
+    retry_delay: int = Field(default=10, ge=0, le=86400)
+    abort_grace: int = Field(default=20, ge=0, le=3600)
+
+
 class CompressionSettings(Strict):
     """Levels: higher is smaller and slower."""
 
@@ -127,6 +139,7 @@ class Settings(Strict):
     extra_archives: Mapping[str, ExtraArchiveSettings] = Field(default_factory=dict)
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
+    farm: FarmSettings = FarmSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()

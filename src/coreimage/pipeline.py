@@ -13,10 +13,11 @@ from typing import Any
 from coreimage.config import ArchiveSettings, Workspace
 from coreimage.errors import CoreImageError, DataError, IncompleteError, TerminatedError
 from coreimage.farm import executor, folder, queue
+from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import Build, BuildStatus
 from coreimage.model.document import parse_object
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import (
@@ -31,8 +32,9 @@ from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs.definition import Selection, definition_places, select
 from coreimage.systemimage import keyrings, publications, tree
+from coreimage.systemimage.addition import ImportResult
 from coreimage.systemimage.channels import create_channel
-from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.importer import import_image
 from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.signpolicy import Purpose
 from coreimage.systemimage.upkeep import keep_up
@@ -163,20 +165,71 @@ def ensure_build(
     if found is not None and not force:
         progress.note(f"nothing changed since build {found.id} ({found.request.version})")
         return found, False
-    (requested,) = queue.request(
-        workspace,
-        project=definition.name,
-        release=selection.release_name,
-        series=selection.release.series,
-        arches=[selection.arch],
-        fingerprint=fingerprint,
-        taken=published_versions(workspace, definition.name, selection.release.series),
-    )
+    requested = _unfinished(workspace, selection, fingerprint)
+    if requested is None:
+        (requested,) = request_builds(workspace, [selection], fingerprint=fingerprint)
     place = folder.folder_of(workspace, requested.id)
     progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
     argv = executor.rootfs_argv(requested.request, place.partial)
     built = executor.run_build(workspace, requested.id, argv=argv, progress=progress, echo=echo)
     return built, True
+
+
+def _unfinished(workspace: Workspace, selection: Selection, fingerprint: str) -> Build | None:
+    """Return a build of the same inputs that was asked for and is not over, if there is one.
+
+    Whoever asked for it was killed, or waits for it as we shall.
+    """
+    under_way = queue.list_builds(
+        workspace,
+        project=selection.definition.name,
+        release=selection.release_name,
+        arch=selection.arch,
+        statuses=[BuildStatus.PENDING, BuildStatus.RUNNING],
+    )
+    return next((each for each in under_way if each.fingerprint == fingerprint), None)
+
+
+def request_builds(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    *,
+    fingerprint: str = "",
+    priority: int = 0,
+    extra: Mapping[str, Any] | None = None,
+    clock: Callable[[], datetime] = queue.now_utc,
+) -> list[Build]:
+    """Ask for the builds of one image set, one for each selection, and return them."""
+    first = selections[0]
+    definition, series = first.definition, first.release.series
+    return queue.request(
+        workspace,
+        project=definition.name,
+        release=first.release_name,
+        series=series,
+        arches=[each.arch for each in selections],
+        distribution=definition.distribution,
+        subproject=SYSTEM_IMAGE if definition.device_tarball else "",
+        priority=priority,
+        fingerprint=fingerprint,
+        taken=published_versions(workspace, definition.name, series),
+        extra=extra,
+        clock=clock,
+    )
+
+
+def retry_build(workspace: Workspace, build_id: int) -> Build:
+    """Put a build that failed or was aborted back into the queue; CoreImageError if in vain."""
+    request = queue.get(workspace, build_id).request
+    published = published_versions(workspace, request.project, request.series)
+    if published and build_id_key(published[-1]) >= build_id_key(request.version):
+        raise CoreImageError(
+            f"build '{build_id}' would not be published: its image set {request.version} is not "
+            f"newer than {published[-1]}",
+            hint=f"ask for a new one: coreimage build request {request.project} "
+            f"--release {request.release} --arch {request.arch}",
+        )
+    return queue.retry(workspace, build_id)
 
 
 def look_for_build(workspace: Workspace, selection: Selection) -> tuple[str, Build | None]:
@@ -270,8 +323,8 @@ def _waiting(
     for publication, builds in sorted(
         groups.items(), key=lambda group: build_id_key(group[0].version)
     ):
-        built = [each for each in builds if each.state is BuildState.SUCCEEDED]
-        if built and all(each.state.finished for each in builds):
+        built = [each for each in builds if each.succeeded]
+        if built and all(each.status.finished for each in builds):
             failed = sorted(each.request.arch for each in builds if each not in built)
             yield publication, sorted(built, key=lambda each: each.request.arch), failed
 

@@ -20,7 +20,7 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.publications import (
     SERIES,

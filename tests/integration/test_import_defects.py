@@ -23,7 +23,7 @@ from coreimage.lib.progress import Silent
 from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 from tests.support.publications import (
     SERIES,
     device_members,
@@ -280,8 +280,8 @@ def test_a_full_disk_leaves_the_tree_as_it_was(workspace: Workspace, run_import:
     if os.geteuid() != 0:
         namespace += ["--user", "--map-root-user"]
     command = ["python3", "-m", "coreimage", "image", "import", CHANNEL, DEVICE]
-    options = ["--series", SERIES, "--product", "core", "--workspace", workspace.root]
-    words = [sys.executable, *command[1:], *options]
+    options = ["--series", SERIES, "--product", "core", "--workspace", str(workspace.root)]
+    words: list[str | Path] = [sys.executable, *command[1:], *options]
     ended = run.run([*namespace, "sh", "-c", script, "sh", place, *words], check=False)
     assert ended.status == 1, ended.stderr.decode()
     assert b"No space left on device" in ended.stderr

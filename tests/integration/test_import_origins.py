@@ -26,8 +26,8 @@ from coreimage.lib import files
 from coreimage.lib.progress import Silent
 from coreimage.model.publication import format_checksums
 from coreimage.systemimage import channels, importer, tree
+from coreimage.systemimage.addition import ImportResult
 from coreimage.systemimage.generation import Maker
-from coreimage.systemimage.importer import ImportResult
 from tests.integration import channel_tree as server
 from tests.integration import liar
 from tests.integration.liar import Liar

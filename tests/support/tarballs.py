@@ -9,7 +9,7 @@ from typing import Any
 MTIME = 1_767_225_600
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """A member of a tarball; `link` is a hard link, `to` the target of a symbolic one."""
 

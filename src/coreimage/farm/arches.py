@@ -17,6 +17,11 @@ _QEMU = {
 }
 
 
+def known_arches() -> list[str]:
+    """Return the architectures that a machine may turn out to be able to build for."""
+    return list(_QEMU)
+
+
 def buildable(arches: Iterable[str], *, host: str, binfmt: Path = BINFMT) -> list[str]:
     """Return the architectures whose programs run here: the processor's, and those qemu-user runs.
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import NotFoundError
-from coreimage.lib import files, trust
+from coreimage.errors import NotFoundError, TrustError
+from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
@@ -98,3 +98,12 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no '{path}'")
     return path
+
+
+def signer_of(path: Path) -> str:
+    """Return the fingerprint that a file's signature names as its maker, empty if it names none."""
+    signature = Path(f"{path}.asc")
+    try:
+        return openpgp.issuer(signature.read_bytes(), name=signature.name)
+    except (FileNotFoundError, TrustError):
+        return ""

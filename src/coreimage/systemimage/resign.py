@@ -34,7 +34,7 @@ def resign_all(
     due = [
         path
         for path, level in levels.items()
-        if _signer(layout.local_path(workspace, path)) != present[level]
+        if layout.signer_of(layout.local_path(workspace, path)) != present[level]
     ]
     if dry_run:
         return due
@@ -102,11 +102,3 @@ def _keys(workspace: Workspace, tarball: Path) -> tuple[str, ...]:
     with files.scratch_directory(workspace.cache) as scratch:
         level = KeyringType.DEVICE_SIGNING
         return trust.inspect_keyring(tarball, expected=level, directory=scratch).fingerprints
-
-
-def _signer(path: Path) -> str:
-    """Return the fingerprint that a file's signature names as its maker, empty if none does."""
-    try:
-        return openpgp.issuer(Path(f"{path}.asc").read_bytes(), name=path.name)
-    except (FileNotFoundError, TrustError):
-        return ""

@@ -195,10 +195,21 @@ class Edit:
         path = f"/{channel}/{device}/{name}"
         self.put_signed(path, text.encode(), level=layout.payload_level(entry))
         found = self.channels.require(channel)
+        old = found.devices.get(device)
+        if old is not None and old.keyring and not (entry and entry.keyring):
+            self._resign_for_all(index)
         new = replace(
             entry or Device(index=path), index=path, sha256=sha256, size=len(text.encode())
         )
         self.set_channel(channel, replace(found, devices={**found.devices, device: new}))
+
+    def _resign_for_all(self, index: Index) -> None:
+        """Replace signatures by a device's own key, which is no longer published for it."""
+        level = KeyringType.IMAGE_SIGNING
+        present = self.signer.fingerprint(level)
+        for path in sorted({file.path for image in index.images for file in image.files}):
+            if layout.signer_of(layout.local_path(self.workspace, path)) != present:
+                self.resign(path, level=level)
 
     def _require_published(self, path: str) -> None:
         if path not in self._staged and not _complete(layout.local_path(self.workspace, path)):
