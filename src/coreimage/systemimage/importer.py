@@ -55,7 +55,6 @@ def import_image(
             hint=f"import into '{target}': '{channel}' follows in the same step",
         )
     arch = _arch(channel, device, settings)
-    files.sweep(workspace.channel_tree)
     with (
         tree.open_chain(workspace, now=now) as chain,
         files.scratch_directory(workspace.channel_tree) as scratch,
