@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import ArchiveSettings, Workspace
-from coreimage.errors import CoreImageError, DataError
+from coreimage.errors import (
+    CoreImageError,
+    DataError,
+    IncompleteError,
+    NotFoundError,
+    TerminatedError,
+)
 from coreimage.farm import executor, folder, queue
 from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
@@ -26,14 +32,16 @@ from coreimage.model.publication import (
     device_name,
     manifest_name,
     rootfs_name,
+    sbom_name,
 )
 from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.definition import Selection, definition_places, select
+from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
 from coreimage.systemimage import keyrings, publications, tree
+from coreimage.systemimage.addition import ImportResult
 from coreimage.systemimage.channels import create_channel
-from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.importer import import_image
 from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.signpolicy import Purpose
 from coreimage.systemimage.upkeep import keep_up
@@ -42,7 +50,10 @@ _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
     "device": device_name,
     "manifest": manifest_name,
+    "sbom": sbom_name,
 }
+# What a build must have; a system without device tarball has none, an older build no more.
+_REQUIRED = ("rootfs", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +84,12 @@ def run_road(
 ) -> RoadResult:
     """Go the whole road for one channel: build if anything changed, publish, import.
 
-    `force` builds even if nothing changed. Raises BusyError when the road is in use.
+    `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
+    when the channel has no device of the architecture.
     """
     selection = select(project, release, arch, definition_places(workspace.root))
     name = channel_name(project, selection.release_name, channel)
+    _require_device(workspace, name, arch)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
@@ -85,21 +98,59 @@ def run_road(
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 
 
+def _require_device(workspace: Workspace, channel: str, arch: str) -> None:
+    """Raise NotFoundError when a channel would not take what is built for an architecture."""
+    devices = channel_settings(workspace, channel).devices
+    if arch not in devices.values():
+        wanted = {**devices, generic_device(arch): arch}
+        line = ", ".join(f'{device} = "{each}"' for device, each in wanted.items())
+        raise NotFoundError(
+            f"channel '{channel}' has no device of architecture '{arch}'",
+            hint=f'write devices = {{ {line} }} below [channels."{channel}"] in coreimage.toml',
+        )
+
+
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
     """Publish finished builds and import published ones into every configured channel.
 
     A channel for which there is nothing yet, such as one that waits for a publication to be marked
-    good, is left out.
+    good, is left out. One whose import fails does not keep the others from theirs: their errors
+    are told at the end, as one IncompleteError when anything was imported at all.
     """
+    imports: dict[str, Mapping[str, ImportResult]] = {}
+    failures: dict[str, CoreImageError] = {}
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        imports: dict[str, Mapping[str, ImportResult]] = {
-            name: import_published(workspace, name, progress=progress)
-            for name in workspace.settings.channels
-            if _is_fed(workspace, channel_settings(workspace, name))
-        }
+        for name in workspace.settings.channels:
+            try:
+                if _is_fed(workspace, channel_settings(workspace, name)):
+                    imports[name] = import_published(workspace, name, progress=progress)
+            except TerminatedError:
+                raise
+            except CoreImageError as error:
+                failures[name] = error
+                progress.note(f"'{name}' is as before: {error.message}")
         keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    if failures:
+        raise _complaint(failures, imports)
     return imports
+
+
+def _complaint(
+    failures: Mapping[str, CoreImageError], imports: Mapping[str, object]
+) -> CoreImageError:
+    """Return the error that a run ends with in which channels failed."""
+    first, *others = failures.values()
+    if not others and not imports:
+        return first
+    names = ", ".join(f"'{name}'" for name in failures)
+    text = f"nothing could be imported into {names}: {first.message}"
+    if imports:
+        return IncompleteError(text, hint=first.hint)
+    error = CoreImageError(text, hint=first.hint)
+    if all(each.exit_code == first.exit_code for each in others):
+        error.exit_code = first.exit_code
+    return error
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
@@ -334,8 +385,9 @@ def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
     path = folder.folder_of(workspace, build.id).artifacts / names["record"]
     try:
         record = parse_object(path.read_bytes(), name=str(path))
-        words = [record["product"], *(record["sha256"][names[kind]] for kind in _PUBLISHED_NAMES)]
-        if not all(isinstance(word, str) for word in words):
+        digests = {**record["sha256"]}
+        words = [record["product"], *(digests[names[kind]] for kind in _REQUIRED)]
+        if not all(isinstance(word, str) for word in (*words, *digests.values())):
             raise TypeError("names and digests are text")
     except (OSError, TypeError, KeyError) as error:
         raise DataError(

@@ -70,7 +70,11 @@ class Scene:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         place = load_workspace(self.root)
-        client = PlainClient(tree=place.channel_tree, pinned=place.archive_master, folder=folder)
+        client = PlainClient(
+            fetch=lambda path: place.channel_tree / path[1:],
+            pinned=place.archive_master,
+            folder=folder,
+        )
         return client.look()
 
     def leftovers(self) -> list[Path]:
@@ -164,7 +168,7 @@ def _without_keys(seen: Seen) -> Seen:
     return {name: channel for name, channel in seen.items() if name}
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", ["publish", "alias", "rename", "expire", "rotate"])
 def test_killed_here_and_there(name: str, scene: Scene) -> None:
     endure(scene, name, count=2)
 

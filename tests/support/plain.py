@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,12 @@ def _run(*argv: str | Path, data: str | None = None) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainClient:
-    """Somebody with a pinned keyring and an empty folder, who trusts nothing else."""
+    """Somebody with a pinned keyring and an empty folder, who trusts nothing else.
 
-    tree: Path
+    `fetch` returns where a file of the tree lies, given its root-relative path.
+    """
+
+    fetch: Callable[[str], Path]
     pinned: Path
     folder: Path
     _rings: dict[str, Path] = field(default_factory=dict)
@@ -40,20 +43,18 @@ class PlainClient:
         ring.write_bytes(_run("tar", "-xJOf", tarball, "keyring.gpg"))
         self._rings[level] = ring
 
-    def _verify(self, path: Path, level: str, signature: Path | None = None) -> None:
+    def _verified(self, path: str, level: str, signature: str = "") -> Path:
+        found, beside = self.fetch(path), self.fetch(signature or f"{path}.asc")
         # gpgv takes the name of a keyring without a slash for one in the home of the user.
-        ring = self._rings[level].resolve()
-        _run("gpgv", "--quiet", "--keyring", ring, signature or f"{path}.asc", path)
+        _run("gpgv", "--quiet", "--keyring", self._rings[level].resolve(), beside, found)
+        return found
 
     def look(self) -> Seen:
         """Verify everything that can be reached and return it; AssertionError for what is bad."""
         self._ring("archive-master", self.pinned)
         for level, signer in _SIGNED_BY.items():
-            tarball = self.tree / f"gpg/{level}.tar.xz"
-            self._verify(tarball, signer)
-            self._ring(level, tarball)
-        self._verify(self.tree / "channels.json", "image-signing")
-        channels = json.loads((self.tree / "channels.json").read_bytes())
+            self._ring(level, self._verified(f"/gpg/{level}.tar.xz", signer))
+        channels = json.loads(self._verified("/channels.json", "image-signing").read_bytes())
         found = {name: self._channel(name, each) for name, each in channels.items()}
         return {"": {level: self._keys(level) for level in self._rings}, **found}
 
@@ -65,7 +66,7 @@ class PlainClient:
 
     def _channel(self, name: str, channel: Mapping[str, Any]) -> Mapping[str, Any]:
         assert channel["keyrings"] == {
-            level: _sum(self.tree / f"gpg/{level}.tar.xz") for level in channel["keyrings"]
+            level: _sum(self.fetch(f"/gpg/{level}.tar.xz")) for level in channel["keyrings"]
         }
         return {
             "alias": channel.get("alias"),
@@ -80,18 +81,18 @@ class PlainClient:
         level = "image-signing"
         if "keyring" in entry:
             level = f"device-signing of {channel} {device}".replace("/", "-")
-            tarball = self.tree / entry["keyring"]["path"][1:]
-            self._verify(tarball, "image-signing", self.tree / entry["keyring"]["signature"][1:])
+            keyring = entry["keyring"]
+            tarball = self._verified(keyring["path"], "image-signing", keyring["signature"])
             self._ring(level, tarball)
-        path = self.tree / entry["index"][1:]
+        path = self._verified(entry["index"], level)
         assert _sum(path) == entry["sha256"], f"{path} is not what channels.json says"
-        self._verify(path, level)
         index = json.loads(path.read_bytes())
         files = [each for image in index["images"] for each in image["files"]]
-        for each in files:
-            self._verify(self.tree / each["path"][1:], level, self.tree / each["signature"][1:])
-        if files:
-            sums = "".join(f"{each['checksum']}  {self.tree}{each['path']}\n" for each in files)
+        sums = "".join(
+            f"{each['checksum']}  {self._verified(each['path'], level, each['signature'])}\n"
+            for each in files
+        )
+        if sums:
             _run("sha256sum", "--check", "--strict", "--quiet", data=sums)
         return [
             f"{each['type']} {each['version']} {each.get('base', '')} "
