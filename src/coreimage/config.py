@@ -27,6 +27,7 @@ class ArchiveSettings(Strict):
 
     mirror: str | None = None
     security_mirror: str | None = None
+    ports_mirror: str | None = None
     keyring: Path | None = None
     ppa_mirror: str | None = None
     ppa_keyrings: Path | None = None
@@ -114,6 +115,14 @@ class CompressionSettings(Strict):
     xz: int = Field(default=1, ge=0, le=9)
 
 
+class CacheSettings(Strict):
+    """How much of each kind is kept in cache/, in GiB; 0 keeps nothing."""
+
+    packages_gib: float = Field(default=4.0, ge=0)
+    stages_gib: float = Field(default=4.0, ge=0)
+    images_gib: float = Field(default=2.0, ge=0)
+
+
 class TreeSettings(Strict):
     """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
 
@@ -137,6 +146,7 @@ class Settings(Strict):
 
     archives: Mapping[str, ArchiveSettings] = Field(default_factory=dict)
     extra_archives: Mapping[str, ExtraArchiveSettings] = Field(default_factory=dict)
+    cache: CacheSettings = CacheSettings()
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
     farm: FarmSettings = FarmSettings()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import ArchiveSettings, Workspace
-from coreimage.errors import CoreImageError, DataError
+from coreimage.errors import CoreImageError, DataError, NotFoundError
 from coreimage.farm import executor, folder, queue
 from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
@@ -26,11 +26,12 @@ from coreimage.model.publication import (
     device_name,
     manifest_name,
     rootfs_name,
+    sbom_name,
 )
 from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.definition import Selection, definition_places, select
+from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
@@ -42,7 +43,10 @@ _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
     "device": device_name,
     "manifest": manifest_name,
+    "sbom": sbom_name,
 }
+# What a build must have; a system without device tarball has none, an older build no more.
+_REQUIRED = ("rootfs", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +77,30 @@ def run_road(
 ) -> RoadResult:
     """Go the whole road for one channel: build if anything changed, publish, import.
 
-    `force` builds even if nothing changed. Raises BusyError when the road is in use.
+    `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
+    when the channel has no device of the architecture.
     """
     selection = select(project, release, arch, definition_places(workspace.root))
     name = channel_name(project, selection.release_name, channel)
+    _require_device(workspace, name, arch)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
         keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
+
+
+def _require_device(workspace: Workspace, channel: str, arch: str) -> None:
+    """Raise NotFoundError when a channel would not take what is built for an architecture."""
+    devices = channel_settings(workspace, channel).devices
+    if arch not in devices.values():
+        wanted = {**devices, generic_device(arch): arch}
+        line = ", ".join(f'{device} = "{each}"' for device, each in wanted.items())
+        raise NotFoundError(
+            f"channel '{channel}' has no device of architecture '{arch}'",
+            hint=f'write devices = {{ {line} }} below [channels."{channel}"] in coreimage.toml',
+        )
 
 
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
@@ -334,8 +352,9 @@ def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
     path = folder.folder_of(workspace, build.id).artifacts / names["record"]
     try:
         record = parse_object(path.read_bytes(), name=str(path))
-        words = [record["product"], *(record["sha256"][names[kind]] for kind in _PUBLISHED_NAMES)]
-        if not all(isinstance(word, str) for word in words):
+        digests = {**record["sha256"]}
+        words = [record["product"], *(digests[names[kind]] for kind in _REQUIRED)]
+        if not all(isinstance(word, str) for word in (*words, *digests.values())):
             raise TypeError("names and digests are text")
     except (OSError, TypeError, KeyError) as error:
         raise DataError(

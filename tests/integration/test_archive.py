@@ -69,7 +69,7 @@ def ask(
 def test_what_would_be_installed(made: PackageArchive, tmp_path: Path) -> None:
     made.publish(PACKAGES)
     found = ask(made, tmp_path)
-    assert {each.name: (each.size, each.sha256) for each in found.packages} == {
+    assert {each.file: (each.size, each.sha256) for each in found.packages} == {
         f"{name}_1%3a2_all.deb": (len(name), sha256(name.encode()).hexdigest())
         for name in ("apt", "base-files", "app", "library", "kernel")
     }
@@ -176,6 +176,15 @@ def test_the_hosts_mirrors_are_asked_of_apt() -> None:
 def test_mmdebstraps_default_mirror_is_asked_of_it(tmp_path: Path) -> None:
     if run.find_program("mmdebstrap") is None:
         pytest.fail("mmdebstrap is not installed")
-    mirrors = archive.default_mirrors("trixie", tmp_path)
+    mirrors = archive.default_mirrors("trixie", tmp_path, "amd64")
     assert set(mirrors) == {"main", "security"}
     assert mirrors["main"].startswith("http")
+
+
+def test_mmdebstraps_default_mirror_depends_on_the_architecture(tmp_path: Path) -> None:
+    found = {}
+    for arch in ("amd64", "i386", "arm64", "armhf"):
+        (tmp_path / arch).mkdir()
+        found[arch] = archive.default_mirrors("noble", tmp_path / arch, arch)["main"]
+    assert found["amd64"] == found["i386"] != found["arm64"] == found["armhf"]
+    assert found["arm64"].endswith("-ports")

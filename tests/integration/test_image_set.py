@@ -42,7 +42,7 @@ WRITES = """
 import hashlib, json, pathlib, sys
 output, text = pathlib.Path(sys.argv[1]), sys.argv[2]
 digests = {}
-for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest"):
+for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest", "cdx.json"):
     path = output / f"livecd.ubuntu-core.{kind}"
     path.write_text(f"{kind} {text}")
     digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -130,7 +130,7 @@ def tarballs(**texts: str) -> dict[str, str]:
     return {
         f"{arch}.{kind}": f"{kind if kind != 'tar.gz' else 'rootfs.tar.gz'} {arch} {text}"
         for arch, text in texts.items()
-        for kind in ("tar.gz", "device.tar.gz", "manifest")
+        for kind in ("tar.gz", "device.tar.gz", "manifest", "cdx.json")
     }
 
 
@@ -284,7 +284,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from coreimage import imageset
 from coreimage.config import load_workspace
-from coreimage.farm import folder
+from coreimage.farm import queue
 from coreimage.lib.progress import Silent
 
 space = load_workspace(Path(sys.argv[1]))
@@ -295,10 +295,8 @@ def command(request, output, extra):
     return [sys.executable, "-c", {WRITES!r}, str(output), "amd64 one"]
 
 def die():
-    while not folder.folder_of(space, 1).artifacts.is_dir() or (
-        folder.folder_of(space, 1).read().result is None
-        or folder.folder_of(space, 2).read().status != "running"
-    ):
+    store = queue.open_store(space)
+    while not (store.find(results=["success"]) and store.find(statuses=["running"])):
         time.sleep(0.05)
     os.kill(os.getpid(), 9)
 

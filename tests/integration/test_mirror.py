@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -264,7 +264,8 @@ def test_a_folder_of_other_things_is_not_made_a_mirror(origin: Workspace, tmp_pa
 def test_the_command(origin: Workspace, tmp_path: Path) -> None:
     target = tmp_path / "mirror"
     tree_path = str(origin.channel_tree)
-    words = ["channel", "mirror", tree_path, str(target), "--allow-unfresh", "--channel", "kiosk/*"]
+    channels.refresh(origin, now=datetime.now(UTC), force=True)  # commands go by the clock
+    words = ["channel", "mirror", tree_path, str(target), "--channel", "kiosk/*"]
     words += ["--archive-master", str(origin.archive_master)]
     dry = CliRunner().invoke(app, [*words, "--dry-run"])
     assert dry.exit_code == 0

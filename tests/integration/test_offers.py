@@ -1,6 +1,7 @@
 """How images are offered, promoted and expired: section 4 of the wire contract, on the server."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -172,6 +173,25 @@ def test_a_copy_may_keep_its_number_or_shift_it(edge: Workspace, now: datetime) 
     assert copy(edge, now, numbering=Numbering(offset=9)).version == 11
     publish(edge, 20)
     assert copy(edge, now, numbering=Numbering(keep=True)).version == 20
+
+
+def test_o15_two_who_copy_at_once_both_finish_with_numbers_of_their_own(
+    edge: Workspace, now: datetime
+) -> None:
+    versions: list[int] = []
+
+    def promote_one(revision: int) -> None:
+        versions.append(copy(edge, now, revision=revision).version)
+
+    threads = [threading.Thread(target=promote_one, args=(revision,)) for revision in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(versions) == [1, 2]
+    payloads = {image.files[0].path for image in index(edge, STABLE).images}
+    assert payloads == {image.files[0].path for image in index(edge).images}
+    assert is_sound(edge, now)
 
 
 def test_a_copy_takes_deltas_from_what_both_channels_have(edge: Workspace, now: datetime) -> None:

@@ -13,10 +13,11 @@ from coreimage.lib import gpg, openpgp, run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keychange, keyrings, rotation, tree
+from coreimage.systemimage import channels, keychange, keyrings, resign, rotation, sums, tree
 from tests.integration.channel_tree import NOW, make_workspace, publish
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.old_client import OldClient
+from tests.support.publications import publish as publish_build
 from tests.support.trees import snapshot
 
 MASTER, SIGNING = KeyringType.IMAGE_MASTER, KeyringType.IMAGE_SIGNING
@@ -108,6 +109,28 @@ def test_image_signing_rotates_with_overlap(workspace: Workspace, tmp_path: Path
     device.update(workspace.channel_tree, NOW)
     with pytest.raises(TrustError, match="not in the keyring"):
         verify_payload(workspace)
+
+
+def test_everything_is_signed_again_then_the_old_key_goes(workspace: Workspace) -> None:
+    place = publish_build(workspace, "20150511")
+    foreign = publish_build(workspace, "20150512") / "SHA256SUMS"
+    foreign.write_text(foreign.read_text().replace("0", "1"))  # no longer what was signed
+    old = rotate(workspace, SIGNING)
+    with pytest.raises(CoreImageError, match="published files are signed by"):
+        retire(workspace, SIGNING)
+    signed = resign.resign_all(workspace, now=NOW, progress=Silent())
+    names = [name for name in signed if name.endswith("SHA256SUMS")]
+    assert len(names) == 1  # what did not verify is not made good by signing it again
+    assert "20150511" in names[0]
+    assert sums.issuer(foreign) == old
+    assert sums.issuer(place / "SHA256SUMS") == Signer(workspace.gpg_home).fingerprint(SIGNING)
+    assert resign.resign_all(workspace, now=NOW, progress=Silent()) == []
+    shutil.rmtree(foreign.parent)
+    retire(workspace, SIGNING)
+    verify_payload(workspace)
+    found = chain(workspace)
+    assert old not in found.keyring(SIGNING).fingerprints
+    found.verify(place / "SHA256SUMS", place / "SHA256SUMS.gpg", level=SIGNING, what="SHA256SUMS")
 
 
 def test_image_master_rotates_because_the_blacklist_does(

@@ -4,6 +4,7 @@ import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from coreimage.systemimage import (
     upkeep,
 )
 from coreimage.systemimage.inventory import Finding
+from coreimage.systemimage.signing import SigningService
 from tests.conftest import NOW
 from tests.integration.channel_tree import DEVICE
 from tests.integration.test_channels import EDGE, newest, publish
@@ -223,17 +225,17 @@ def test_after_a_key_change_everything_is_signed_again(
         return True
 
     # Interrupted, it has left every pair good, and goes on where it stopped.
-    original, count = Signer.sign, 0
+    original, count = SigningService.sign, 0
 
-    def interrupted(self: Signer, data: Path, signature: Path, *, key: KeyringType) -> None:
+    def interrupted(self: SigningService, *words: Any, **options: Any) -> None:
         nonlocal count
         count += 1
         if count > 3:
             raise KeyboardInterrupt
-        original(self, data, signature, key=key)
+        original(self, *words, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Signer, "sign", interrupted)
+        patch.setattr(SigningService, "sign", interrupted)
         with pytest.raises(KeyboardInterrupt):
             resign.resign_all(kept, now=now, progress=Silent())
     assert sorted(map(str, map(signed_by, [new] * len(would), would))).count("True") == 3

@@ -38,12 +38,22 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "feeds": ("pydantic",),
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("debian", "pydantic"),
+    "rootfs": ("cyclonedx", "debian", "deflate", "packageurl", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),
 }
-HEAVY = ("pydantic", "sqlalchemy", "starlette", "yaml", "rich", "debian", "jinja2", "uvicorn")
+HEAVY = (
+    "cyclonedx",
+    "pydantic",
+    "sqlalchemy",
+    "starlette",
+    "yaml",
+    "rich",
+    "debian",
+    "jinja2",
+    "uvicorn",
+)
 
 
 @dataclass(frozen=True)

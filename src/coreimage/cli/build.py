@@ -312,8 +312,8 @@ def run_(
     from contextlib import closing
 
     from coreimage.farm import executor
-    from coreimage.farm.arches import buildable, known_arches
     from coreimage.farm.voice import Voice
+    from coreimage.lib.arches import buildable, known_arches
 
     space = load_space(workspace)
     watch = Watch()

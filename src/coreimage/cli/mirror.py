@@ -31,7 +31,10 @@ def mirror(
         bool, typer.Option("--check", help="Verify again what is in the mirror already.")
     ] = False,
     allow_unfresh: Annotated[
-        bool, typer.Option("--allow-unfresh", help="Also mirror what has expired.")
+        bool,
+        typer.Option(
+            "--allow-unfresh", help="Also mirror a server that does not say how fresh it is."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would come, and do nothing.")

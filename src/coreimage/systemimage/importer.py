@@ -15,8 +15,9 @@ from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
 from coreimage.model.index import Image, ImageType, Index
-from coreimage.systemimage import deltas, expiry, images, pool, tree
+from coreimage.systemimage import deltas, images, pool, tree
 from coreimage.systemimage.deltas import Delta
+from coreimage.systemimage.expiry import expire
 from coreimage.systemimage.generation import Maker, version_recipe
 from coreimage.systemimage.generators.version import ImageIdentity
 from coreimage.systemimage.origins.table import resolve
@@ -250,12 +251,10 @@ def _add(
         for member in (*members.values(), version):
             member.publish(edit)
         added = [new, *(deltas.delta_image(each, new, version) for each in offered)]
-        grown = images.add_images(index, added)
-        edit.put_index(
-            job.channel,
-            job.device,
-            expiry.expire_as_configured(job.workspace, job.channel, grown),
-        )
+        index = images.add_images(index, added)
+        if job.settings.fullcount:
+            index = expire(index, job.settings.fullcount)
+        edit.put_index(job.channel, job.device, index)
     for member in members.values():
         pool.remember(job.workspace, member)
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import NotFoundError, TrustError
+from coreimage.errors import CoreImageError, NotFoundError, TrustError
 from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
@@ -72,6 +72,18 @@ def read_index(workspace: Workspace, channel: str, device: str) -> Index:
 def local_path(workspace: Workspace, path: str) -> Path:
     """Return where a root-relative path of the tree lies on disk; DataError if it leaves it."""
     return workspace.channel_tree / check_path(path)[1:]
+
+
+def require_own(channels: Channels, channel: str, device: str) -> None:
+    """Raise CoreImageError when a channel or device has its images from another channel."""
+    found = channels.require(channel)
+    entry = found.devices.get(device)
+    target = found.follows or (entry.redirect if entry else None)
+    if target is not None and target != channel:
+        raise CoreImageError(
+            f"'{device}' of channel '{channel}' follows channel '{target}'",
+            hint=f"change '{target}': '{channel}' follows in the same step",
+        )
 
 
 def payload_level(device: Device | None) -> KeyringType:

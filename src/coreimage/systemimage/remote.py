@@ -5,17 +5,19 @@ size, the digest and the signature that it must have.
 """
 
 import hashlib
-import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError, TrustError
-from coreimage.lib import files, trust
+from coreimage.lib import files, fresh, trust
 from coreimage.lib.fetch import Wanted, fetch, is_url, local_path
+from coreimage.lib.memory import load
 from coreimage.lib.progress import Task
 from coreimage.model.channels import Channels, Device
+from coreimage.model.freshness import NOTHING, Received, effective_time
 from coreimage.model.index import ImageFile, Index, check_path
 from coreimage.model.keyring import KeyringType
 
@@ -46,8 +48,10 @@ class Remote:
         *,
         scratch: Path,
         open_chain: Callable[[Callable[[str], Path], Path], trust.Chain],
+        memory: Path | None = None,
     ) -> None:
         self.name = base.rstrip("/")
+        self._memory = memory
         self._scratch = scratch
         self._root = self.name if is_url(base) else str(local_path(base))
         self._state = self._root
@@ -58,21 +62,23 @@ class Remote:
             if Path(self._root, "state").is_dir():
                 self._state = str(Path(self._root, "state").resolve())
         self._open_chain = open_chain
-        self.chain, self.channels = self._read()
+        self.chain, self.channels, self.received = self._read()
 
-    def _read(self) -> tuple[trust.Chain, Channels]:
+    def _read(self) -> tuple[trust.Chain, Channels, Received]:
         """Read what belongs together; a server may publish between two of our requests."""
         for attempt in range(_PAIR_ATTEMPTS, 0, -1):
             try:
                 chain = self._open_chain(self.metadata, self._folder("keys"))
-                path = self._signed("/channels.json", chain, KeyringType.IMAGE_SIGNING)
-                channels = Channels.from_json(path.read_bytes())
+                path, signed_by = self._signed("/channels.json", chain, KeyringType.IMAGE_SIGNING)
+                text = path.read_bytes()
+                channels = Channels.from_json(text)
                 self._bring_keyrings(channels)
             except TrustError:
                 if attempt == 1:
                     raise
             else:
-                return chain, channels
+                shown = fresh.received(text, channels, signed_by=signed_by, chain=chain)
+                return chain, channels, shown
         raise AssertionError
 
     def _bring_keyrings(self, channels: Channels) -> None:
@@ -107,10 +113,11 @@ class Remote:
         fetch(base + path, target, wanted=Wanted(max_size=_MAX_METADATA))
         return target
 
-    def _signed(self, path: str, chain: trust.Chain, level: KeyringType) -> Path:
-        file = self.metadata(path)
-        chain.verify(file, self._signature(path), level=level, what=f"{self.name}{path}")
-        return file
+    def _signed(self, path: str, chain: trust.Chain, level: KeyringType) -> tuple[Path, str]:
+        """Return a copy of a file whose signature is good, and the key that made it."""
+        file, what = self.metadata(path), f"{self.name}{path}"
+        signed = chain.verify(file, self._signature(path), level=level, what=what)
+        return file, signed.fingerprint
 
     def _signature(self, path: str) -> Path:
         try:
@@ -132,11 +139,19 @@ class Remote:
             tarball, signature = (self.metadata(path) for path in pair)
             chain.add_device_signing(tarball, signature, device)
             used.update(zip(pair, (tarball, signature), strict=True))
-        file = self._signed(check_path(entry.index), chain, chain.payload_level)
+        file, _ = self._signed(check_path(entry.index), chain, chain.payload_level)
         text = file.read_bytes()
         _require_bound(entry, text, f"{self.name}{entry.index}")
         index = Index.from_json(text)
         self._require_purpose(index, channel, device, entry)
+        if self._memory is not None and self.received.serial is not None:
+            fresh.accept_images(
+                index,
+                f"{channel} {device}",
+                chain=self.chain,
+                directory=self._memory,
+                signed_by=self.received.signed_by,
+            )
         return RemoteIndex(index=index, chain=chain, files=used)
 
     def _require_purpose(self, index: Index, channel: str, device: str, entry: Device) -> None:
@@ -189,42 +204,35 @@ def open_remote(
 ) -> Remote:
     """Return another tree once its keyrings and channels.json were verified.
 
-    `memory` is the file that remembers the newest state seen, so that an older one is refused
-    later. Raises TrustError, also for a tree that has expired; UnavailableError; NotFoundError.
+    `memory` is the directory that remembers what was seen of it, so that an older state is refused
+    later; without one it is judged as at the first contact. `allow_unfresh` accepts a tree that
+    does not say how fresh it is. Raises TrustError, also for a tree that has expired;
+    UnavailableError; NotFoundError.
     """
+    before = NOTHING
+    if memory is not None:
+        with tempfile.TemporaryDirectory() as keys:
+            root = trust.pin_keyring(archive_master, directory=Path(keys), now=now)
+        before = load(memory, root.fingerprints)
 
     def open_chain(fetch_: Callable[[str], Path], keys: Path) -> trust.Chain:
-        return trust.open_chain(archive_master=archive_master, fetch=fetch_, scratch=keys, now=now)
-
-    remote = Remote(server, scratch=scratch, open_chain=open_chain)
-    _require_fresh(remote, now=now, allow_unfresh=allow_unfresh)
-    if memory is not None:
-        _require_no_older(remote, memory)
-    return remote
-
-
-def _require_fresh(remote: Remote, *, now: datetime, allow_unfresh: bool) -> None:
-    expires = remote.channels.expires
-    if expires is not None and expires <= now.timestamp() and not allow_unfresh:
-        end = datetime.fromtimestamp(expires, UTC)
-        raise TrustError(
-            f"what '{remote.name}' offers expired on {end:%F %T} UTC",
-            hint="its operator must run 'coreimage channel refresh'; a mirror may be left behind",
+        return trust.open_chain(
+            archive_master=archive_master,
+            fetch=fetch_,
+            scratch=keys,
+            now=effective_time(before, now),
+            revoked=before.revoked,
         )
 
-
-def _require_no_older(remote: Remote, memory: Path) -> None:
-    serial = remote.channels.serial
-    if serial is None:
-        return
+    remote = Remote(server, scratch=scratch, open_chain=open_chain, memory=memory)
     try:
-        seen = json.loads(memory.read_bytes())["serial"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        seen = 0
-    if isinstance(seen, int) and serial < seen:
-        raise TrustError(
-            f"'{remote.name}' offers state {serial}, but state {seen} was seen before",
-            hint=f"an older state is replayed; if the server was set up anew, remove '{memory}'",
+        fresh.accept(
+            remote.received,
+            chain=remote.chain,
+            directory=memory,
+            clock=now,
+            allow_unfresh=allow_unfresh,
         )
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(memory, json.dumps({"serial": serial}))
+    except TrustError as error:
+        raise TrustError(f"'{remote.name}': {error.message}", hint=error.hint) from error
+    return remote

@@ -1,4 +1,3 @@
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from coreimage.rootfs.archive import (
 )
 from coreimage.rootfs.definition import Selection, select
 from tests.support.definitions import BASE, write
+from tests.support.resolutions import package, suite
 
 HOST = """\
 trixie	https://vendor.example/apt	$(ORIGIN)	stable
@@ -97,6 +97,51 @@ def test_configured_mirrors_win(
     ]
 
 
+UBUNTU = """\
+name = "ubuntu"
+title = "Ubuntu"
+distribution = "ubuntu"
+default_release = "24.04"
+releases."24.04" = { series = "noble", suites = ["noble"] }
+architectures = { amd64 = { bootloader = "grub" }, arm64 = { bootloader = "grub" } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings", "expected"),
+    [
+        ("amd64", {"mirror": "http://m.example", "ports_mirror": "http://p.example"}, "m"),
+        ("arm64", {"mirror": "http://m.example", "ports_mirror": "http://p.example"}, "p"),
+        ("arm64", {"mirror": "http://m.example"}, "m"),
+        ("arm64", {"ports_mirror": "http://p.example"}, "p"),
+        ("amd64", {"ports_mirror": "http://p.example"}, "host"),
+        ("arm64", {}, "default-arm64"),
+    ],
+)
+def test_ubuntus_other_architectures_have_a_mirror_of_their_own(
+    tmp_path: Path,
+    keyring: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+    settings: dict[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(
+        archive,
+        "host_mirrors",
+        lambda _: dict.fromkeys(("main", "security"), "http://host.example"),
+    )
+    monkeypatch.setattr(
+        archive,
+        "default_mirrors",
+        lambda _series, _scratch, arch: {"main": f"http://default-{arch}.example", "security": ""},
+    )
+    write(tmp_path / "definitions/ubuntu", UBUNTU)
+    chosen = select("ubuntu", None, arch, [tmp_path / "definitions"])
+    found = find_archive(chosen, ArchiveSettings(keyring=keyring, **settings), tmp_path)  # type: ignore[arg-type]
+    assert found.sources == [f"deb [signed-by={keyring}] http://{expected}.example noble main"]
+
+
 @pytest.mark.parametrize(
     "hosts", [{"main": "http://h.example", "security": "http://s.example"}, {}]
 )
@@ -130,21 +175,27 @@ def test_a_missing_keyring_is_named(
 
 
 def test_a_resolution_is_its_packages_in_any_order() -> None:
-    packages = [
-        Package(name="a_1_all.deb", size=3, sha256="0" * 64),
-        Package(name="b_1_all.deb", size=4, sha256="1" * 64),
-    ]
-    when = datetime(2026, 11, 23, tzinfo=UTC)
-    one = Resolution(packages=packages, published_at=when)
-    other = Resolution(packages=packages[::-1], published_at=when.replace(day=24))
+    packages = [package("a", size=3, sha256="0" * 64), package("b", size=4, sha256="1" * 64)]
+    suites = [suite("trixie", day) for day in (23, 24)]
+    one = Resolution(packages=packages, suites=suites[:1])
+    other = Resolution(packages=packages[::-1], suites=suites)
+    assert (one.published_at.day, other.published_at.day) == (23, 24)
     assert one.size == 7
     assert one.digest() == other.digest()
-    assert one.digest() != Resolution(packages=packages[:1], published_at=when).digest()
+    assert one.digest() != Resolution(packages=packages[:1], suites=suites).digest()
 
 
 def test_lines_of_apt() -> None:
     line = "'http://m.example/p/a_1%3a2_all.deb' a_1%3a2_all.deb 42 SHA256:" + "0" * 64
-    assert archive._package(line) == Package(name="a_1:2_all.deb", size=42, sha256="0" * 64)
+    assert archive._package(line) == Package(
+        name="a",
+        version="1:2",
+        architecture="all",
+        file="a_1:2_all.deb",
+        uri="http://m.example/p/a_1%3a2_all.deb",
+        size=42,
+        sha256="0" * 64,
+    )
     with pytest.raises(DataError, match="apt names no sha256"):
         archive._package(line.replace("SHA256", "MD5Sum"))
 

@@ -72,7 +72,7 @@ def _open(feed: RemoteFeed, context: Context) -> Remote:
             archive_master=pinned,
             scratch=scratch,
             now=context.now,
-            memory=context.workspace.state / "remotes" / f"{digest}.json",
+            memory=context.workspace.state / "remotes",
             allow_unfresh=feed.allow_unfresh,
         )
     found: Remote = context.memory[key]
