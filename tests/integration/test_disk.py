@@ -14,8 +14,9 @@ from uuid import UUID
 import pytest
 
 from coreimage.errors import RightsError
-from coreimage.flasher.assemble import assemble
-from coreimage.flasher.boot import (
+from coreimage.flasher.disk.assemble import assemble
+from coreimage.flasher.disk.filesystems import make_fat
+from coreimage.flasher.disk.grub import (
     GRUB_DIRECTORY,
     UEFI_PATH,
     grub_bios,
@@ -24,8 +25,7 @@ from coreimage.flasher.boot import (
     grubenv,
     slot_directory,
 )
-from coreimage.flasher.filesystems import make_fat
-from coreimage.flasher.layout import MINIMUM_SIZE, Layout, ab_grub_layout, gpt
+from coreimage.flasher.disk.layout import MINIMUM_SIZE, Layout, ab_grub_layout, gpt
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import PIPE, run, start
 
@@ -299,7 +299,7 @@ def test_the_loader_is_the_same_bytes_every_time(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from coreimage.flasher import assemble as module
+from coreimage.flasher.disk import assemble as module
 with module._unnamed(Path(sys.argv[1])) as descriptor:
     module._write(descriptor, b"half", 0)
     print("writing", flush=True)

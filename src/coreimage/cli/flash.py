@@ -114,7 +114,7 @@ def core(
     """
     from coreimage.flasher import summary
     from coreimage.flasher.flash import FlashOptions, planned
-    from coreimage.flasher.oem import shipped_folder
+    from coreimage.flasher.oem.package import shipped_folder
 
     report = progress()
     home = _workspace(workspace, needed=server is None or archive_master is None)
@@ -283,7 +283,7 @@ def _access(
     place: "Place",
 ) -> Iterator[tuple["Access", Path | None]]:
     """Yield who may log in, and the private key that will lie beside `target` if one is made."""
-    from coreimage.flasher.assemble import check_output
+    from coreimage.flasher.disk.assemble import check_output
     from coreimage.flasher.provision import Access, fresh_key_pair, key_pair_paths, read_keys
 
     keys = [key for path in key_files for key in read_keys(path)]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from coreimage.errors import UsageError
 from coreimage.flasher import download
-from coreimage.flasher.assemble import assemble, check_output
-from coreimage.flasher.disk import DiskContent, make_images
-from coreimage.flasher.layout import Layout, ab_grub_layout
-from coreimage.flasher.oem import OemPackage, find_oem, load_oem
+from coreimage.flasher.disk.assemble import assemble, check_output
+from coreimage.flasher.disk.content import DiskContent, make_images
+from coreimage.flasher.disk.layout import Layout, ab_grub_layout
+from coreimage.flasher.oem.package import OemPackage, find_oem, load_oem
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import Server, channel_name, check_purpose, open_server
-from coreimage.flasher.slot import read_version, unpack_image
+from coreimage.flasher.tree.slot import read_version, unpack_image
 from coreimage.lib import files
 from coreimage.lib.progress import Progress
 from coreimage.lib.transport import PATIENT, Limits, tls_context

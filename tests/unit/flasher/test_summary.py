@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from coreimage.flasher.disk.layout import ab_grub_layout
 from coreimage.flasher.flash import FlashPlan, install_yaml
-from coreimage.flasher.layout import ab_grub_layout
-from coreimage.flasher.oem import find_oem, load_oem, shipped_folder
+from coreimage.flasher.oem.package import find_oem, load_oem, shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.flasher.query import list_channels, list_images, show_image
 from coreimage.flasher.summary import launcher, plan_fields, plan_lines, summary_lines

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreimage.errors import CoreImageError, DataError
-from coreimage.flasher.boot import BiosGrub
-from coreimage.flasher.layout import Layout, gpt
+from coreimage.flasher.disk.grub import BiosGrub
+from coreimage.flasher.disk.layout import Layout, gpt
 from coreimage.lib import files
 from coreimage.lib.progress import Progress, Task
 

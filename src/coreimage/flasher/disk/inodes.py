@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from coreimage.errors import CoreImageError
-from coreimage.flasher.staging import Entry, Kind
+from coreimage.flasher.tree.staging import Entry, Kind
 from coreimage.lib import run
 
 _ROOT = 2

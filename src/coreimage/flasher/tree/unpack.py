@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coreimage.errors import DataError
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import tar
 from coreimage.lib.files import Reader
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.errors import DataError
-from coreimage.flasher.layout import (
+from coreimage.flasher.disk.layout import (
     BIOS_BOOT,
     EFI_SYSTEM,
     LINUX_DATA,

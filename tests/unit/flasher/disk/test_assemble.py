@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 
 from coreimage.errors import CoreImageError, DataError
-from coreimage.flasher import assemble as module
-from coreimage.flasher.assemble import assemble
-from coreimage.flasher.boot import BiosGrub
-from coreimage.flasher.layout import BIOS_BOOT, LINUX_DATA, Layout, Partition, gpt
+from coreimage.flasher.disk import assemble as module
+from coreimage.flasher.disk.assemble import assemble
+from coreimage.flasher.disk.grub import BiosGrub
+from coreimage.flasher.disk.layout import BIOS_BOOT, LINUX_DATA, Layout, Partition, gpt
 from coreimage.lib.progress import Silent
 
 MIB = 1 << 20

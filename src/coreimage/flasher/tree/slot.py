@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.flasher.boot import slot_directory
+from coreimage.flasher.disk.grub import slot_directory
 from coreimage.flasher.download import Payload
-from coreimage.flasher.oem import OemPackage
-from coreimage.flasher.staging import Staging
-from coreimage.flasher.unpack import Route, unpack
+from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.tree.staging import Staging
+from coreimage.flasher.tree.unpack import Route, unpack
 from coreimage.lib import compress, tar
 from coreimage.lib.files import Reader
 from coreimage.lib.progress import Progress, Task

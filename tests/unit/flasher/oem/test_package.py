@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.flasher.oem import find_oem, load_oem, parse, shipped_folder
-from coreimage.flasher.staging import Kind, Staging
+from coreimage.flasher.oem.package import find_oem, load_oem, parse, shipped_folder
+from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.lib import run
 
 GOOD = """\

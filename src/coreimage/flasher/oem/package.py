@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import coreimage
 from coreimage.config import nearest_key
 from coreimage.errors import DataError, NotFoundError
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import compress, files, tar
 
 DEFAULT_OEM = "generic-amd64"

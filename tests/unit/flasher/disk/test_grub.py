@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.errors import DataError
-from coreimage.flasher.boot import grub_config, grubenv, slot_directory
+from coreimage.flasher.disk.grub import grub_config, grubenv, slot_directory
 
 
 def test_the_environment_is_what_grub_reads() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.errors import DataError
-from coreimage.flasher.staging import Kind, Limits, Staging
-from coreimage.flasher.unpack import Route, unpack
+from coreimage.flasher.tree.staging import Kind, Limits, Staging
+from coreimage.flasher.tree.unpack import Route, unpack
 
 NO_LIMITS = Limits()
 

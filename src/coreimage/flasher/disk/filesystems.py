@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import UUID
 
 from coreimage.errors import CoreImageError, DataError
-from coreimage.flasher.inodes import finish_inodes
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.disk.inodes import finish_inodes
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import run
 
 _BLOCK = 4096

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.flasher.boot import (
+from coreimage.flasher.disk.filesystems import make_ext4, make_fat
+from coreimage.flasher.disk.grub import (
     BOOT_LABEL,
     GRUB_DIRECTORY,
     UEFI_PATH,
@@ -14,11 +15,10 @@ from coreimage.flasher.boot import (
     grub_uefi,
     grubenv,
 )
-from coreimage.flasher.filesystems import make_ext4, make_fat
-from coreimage.flasher.layout import Layout, derive_uuid
-from coreimage.flasher.oem import OemPackage
+from coreimage.flasher.disk.layout import Layout, derive_uuid
+from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import Access
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib.progress import Progress
 
 _FRESH = {"snappy_ab": "a", "snappy_mode": "regular", "snappy_trial_boot": "0"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.flasher.staging import Kind, Limits, Staging
+from coreimage.flasher.tree.staging import Kind, Limits, Staging
 
 
 @pytest.fixture
