@@ -231,6 +231,8 @@ def _keys_at(model: Any, where: tuple[int | str, ...]) -> list[str]:
             node = node["properties"][part]
         elif isinstance(node.get("additionalProperties"), dict):
             node = node["additionalProperties"]
+        elif isinstance(node.get("items"), dict):
+            node = node["items"]
         else:
             return []
         if "$ref" in node:

@@ -13,7 +13,7 @@ from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
 from coreimage.flasher.download import collected
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
-from coreimage.flasher.oem.package import shipped_folder
+from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of

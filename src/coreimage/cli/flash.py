@@ -79,8 +79,20 @@ def core(
         ),
     ] = None,
     oem: Annotated[
-        str, typer.Option(help="The OEM package: a name, or the path of a folder or tar.gz.")
+        str,
+        typer.Option(
+            help="The OEM package: a name, NAME=VERSION of a store, or the path of a folder or"
+            " archive."
+        ),
     ] = "generic-amd64",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="The id of the store that the OEM package comes from; by default it is looked for"
+            " in the workspace, among the shipped ones and in the server's default store.",
+            show_default=False,
+        ),
+    ] = None,
     size: Annotated[int, typer.Option("--size", "-s", help="Size of the disk in GB.", min=4)] = 4,
     enable_ssh: Annotated[bool, typer.Option("--enable-ssh", help="Start the SSH server.")] = False,
     ssh_key: Annotated[
@@ -114,7 +126,7 @@ def core(
     """
     from coreimage.flasher import summary
     from coreimage.flasher.flash import FlashOptions, planned
-    from coreimage.flasher.oem.package import shipped_folder
+    from coreimage.flasher.oem.find import shipped_folder
 
     report = progress()
     home = _workspace(workspace, needed=server is None or archive_master is None)
@@ -134,6 +146,7 @@ def core(
             channel=channel,
             output=target,
             oem=oem,
+            store=store,
             oem_folders=[*([home.root / "oem"] if home else []), shipped_folder()],
             size=size,
             revision=revision,

@@ -11,6 +11,7 @@ from coreimage.cli import (
     flash,
     image,
     keyring,
+    oem,
     pipeline,
     publication,
     rootfs,
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, flash, image, keyring, oem, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 for verb in (boot, doctor, init, serve):
     app.command()(verb)

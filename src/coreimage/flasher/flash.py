@@ -17,7 +17,8 @@ from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble, check_output
 from coreimage.flasher.disk.content import DiskContent, make_images
 from coreimage.flasher.disk.layout import Layout, ab_grub_layout
-from coreimage.flasher.oem.package import OemPackage, find_oem, load_oem
+from coreimage.flasher.oem.find import find_oem
+from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import Server, channel_name, check_purpose, open_server
 from coreimage.flasher.tree.slot import read_version, unpack_image
@@ -55,6 +56,7 @@ class FlashOptions:
     output: Path
     oem: str
     oem_folders: Sequence[Path]
+    store: str | None = None
     size: int = DEFAULT_SIZE
     revision: int | None = None
     access: Access = NO_ACCESS
@@ -116,8 +118,6 @@ def planned(
     """Yield what will be done; nothing but metadata was downloaded."""
     if not options.download_only:
         check_output(options.output)
-    progress.stage("Determining oem configuration")
-    oem = load_oem(find_oem(options.oem, folders=options.oem_folders))
     channel = channel_name(options.release, options.channel)
     if options.size < DEFAULT_SIZE:
         raise UsageError(
@@ -125,6 +125,15 @@ def planned(
         )
     progress.stage("Fetching information from server...")
     with connected(place, now=now) as (server, scratch):
+        progress.stage("Determining oem configuration")
+        oem = find_oem(
+            options.oem,
+            folders=options.oem_folders,
+            server=server,
+            store=options.store,
+            now=int(now.timestamp()),
+            progress=progress,
+        )
         index = server.index(channel, oem.device)
         image = index.full(options.revision)
         seed = _seed(options, oem, channel, image)
