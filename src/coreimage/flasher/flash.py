@@ -15,8 +15,9 @@ from pathlib import Path
 from coreimage.errors import UsageError
 from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble, check_output
-from coreimage.flasher.disk.content import DiskContent, make_images
-from coreimage.flasher.disk.layout import Layout, ab_grub_layout
+from coreimage.flasher.disk.content import DiskContent, make_parts
+from coreimage.flasher.disk.layout import Layout
+from coreimage.flasher.disk.plan import plan_layout
 from coreimage.flasher.oem.find import find_oem
 from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import NO_ACCESS, Access
@@ -145,7 +146,7 @@ def planned(
             oem=oem,
             image=image,
             download_size=server.source.missing(image),
-            layout=ab_grub_layout(size=options.size * GIGABYTE, seed=seed),
+            layout=plan_layout(oem, size=options.size * GIGABYTE, seed=seed),
             seed=seed,
             access=options.access,
         )
@@ -196,16 +197,22 @@ def flash(job: FlashJob, *, progress: Progress) -> None:
     progress.stage(f"Installing {plan.oem.info.name}")
     content = DiskContent(
         system=slot.system,
-        boot_files={**slot.boot_files(), **plan.oem.boot_files()},
+        boot_files=slot.boot_files(),
         oem=plan.oem,
         access=plan.access,
         install_yaml=install_yaml(plan, version.time),
         time=version.time,
     )
-    images, boot = make_images(
+    parts = make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
     )
-    assemble(plan.layout, images=images, boot=boot, output=plan.output, progress=progress)
+    assemble(
+        plan.layout,
+        images=parts.images,
+        pieces=parts.pieces,
+        output=plan.output,
+        progress=progress,
+    )
 
 
 def install_yaml(plan: FlashPlan, time: int) -> str:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.flasher.disk.layout import ab_grub_layout
+from coreimage.flasher.disk.layout import ab_layout
 from coreimage.flasher.flash import FlashPlan, install_yaml
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.oem.package import load_oem
@@ -30,7 +30,7 @@ def plan(*, output: str = "x86.img", access: Access = NO_ACCESS) -> FlashPlan:
         oem=load_oem(shipped_folder() / "generic-amd64"),
         image=IMAGE,
         download_size=1_500_000,
-        layout=ab_grub_layout(size=4 * 10**9, seed=b"seed"),
+        layout=ab_layout(size=4 * 10**9, seed=b"seed"),
         seed=b"seed",
         access=access,
     )

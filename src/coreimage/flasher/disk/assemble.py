@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coreimage.errors import CoreImageError, DataError
-from coreimage.flasher.disk.grub import BiosGrub
-from coreimage.flasher.disk.layout import Layout, gpt
+from coreimage.flasher.disk.layout import Layout
+from coreimage.flasher.disk.plan import Piece
 from coreimage.lib import files
 from coreimage.lib.progress import Progress, Task
 
 _BLOCK = 64 << 10
 _ZEROS = bytes(_BLOCK)
-_BOOT_CODE = 440
 # What open(2) says of O_TMPFILE on file systems and kernels that do not have it.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 # What link(2) says of file systems without hard links, such as FAT.
@@ -29,17 +28,17 @@ def assemble(
     layout: Layout,
     *,
     images: Mapping[str, Path],
-    boot: BiosGrub | None,
+    pieces: Sequence[Piece],
     output: Path,
     progress: Progress,
 ) -> None:
-    """Write the disk as the new file `output`; `images` are by the names of partitions.
+    """Write the disk as the new file `output`.
 
-    Partitions without an image stay empty. Raises DataError when an image is larger than its
+    `images` are by the names of partitions; those without one stay empty. `pieces` are written
+    last, in their order. Raises DataError when an image is larger than its
     partition, CoreImageError when `output` exists or there is no space for it.
     """
     check_output(output)
-    pieces = _tables(layout, boot)
     for name, image in images.items():
         _check_fit(name, image.stat().st_size, layout.partition(name).size)
     # Asked once: while the kernel decides where new files lie, the answers differ in their zeros.
@@ -51,8 +50,8 @@ def assemble(
         for name, image in images.items():
             start = layout.partition(name).start
             _copy(image, extents[name], descriptor, start, task)
-        for offset, data in pieces:
-            os.pwrite(descriptor, data, offset)
+        for piece in pieces:
+            _write(descriptor, piece.data, piece.offset)
         os.fsync(descriptor)
 
 
@@ -75,19 +74,6 @@ def _exists(output: Path) -> CoreImageError:
 def _check_fit(name: str, size: int, room: int) -> None:
     if size > room:
         raise DataError(f"the image of '{name}' has {size} bytes, its partition only {room}")
-
-
-def _tables(layout: Layout, boot: BiosGrub | None) -> list[tuple[int, bytes]]:
-    """Return offsets and bytes of everything that no image holds."""
-    tables = gpt(layout)
-    if boot is None:
-        return [*tables.items()]
-    grub = layout.partition("grub")
-    _check_fit("grub", len(boot.core), grub.size)
-    if len(boot.boot_sector) != _BOOT_CODE:
-        raise DataError(f"the boot sector has {len(boot.boot_sector)} bytes, not {_BOOT_CODE}")
-    tables[0] = boot.boot_sector + tables[0][_BOOT_CODE:]
-    return [*tables.items(), (grub.start, boot.core)]
 
 
 def _extents(image: Path) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,10 @@ _EXT4_OPTIONS = "no_copy_xattrs,lazy_itable_init=0,lazy_journal_init=0,nodiscard
 _MKE2FS_CONF = "[fs_types]\n" + "".join(
     f"{name} = {{\n}}\n" for name in ("ext4", "floppy", "small", "big", "huge")
 )
+# Fewer clusters make another FAT. Source: Microsoft's FAT specification, "FAT type determination".
+_FAT32_CLUSTERS = 65525
+# Sectors before the first cluster: reserved ones, and two tables of at most this size.
+_FAT_OVERHEAD = 32 + 2 * 520
 _FULL = re.compile(r"could not allocate|no space|no free space|disk full", re.IGNORECASE)
 _FAT_NAME = re.compile(r"[^\x00-\x1f\"*/:<>?\\|\x7f-\uffff]{1,255}(?<![. ])\Z")
 
@@ -80,6 +84,7 @@ def make_fat(
     volume_id: int,
     time: int,
     scratch: Path,
+    sector_size: int = 512,
 ) -> None:
     """Make a FAT32 file system of `size` bytes with `files`, as the new sparse file `image`.
 
@@ -95,12 +100,25 @@ def make_fat(
     env = {"TZ": "UTC", "SOURCE_DATE_EPOCH": str(time), "MTOOLSRC": os.devnull, "LC_ALL": "C"}
     _create(image, size)
     # The order matters: --invariant sets the volume id that -i then replaces.
-    argv = ["mkfs.vfat", "--invariant", "-i", f"{volume_id:08X}", "-F", "32", "-s", "2"]
+    argv = ["mkfs.vfat", "--invariant", "-i", f"{volume_id:08X}", "-F", "32"]
+    argv += ["-S", str(sector_size), "-s", str(_sectors_per_cluster(label, size, sector_size))]
     run.run([*argv, "-n", label, image], env=env)
     total = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
     with _refusing_when_full(label, size, f"{len(files)} files of {total >> 20} MiB"):
         for folder in sorted(path for path in (tree, *tree.rglob("*")) if path.is_dir()):
             _fill_fat_folder(image, tree, folder, env)
+
+
+def _sectors_per_cluster(label: str, size: int, sector_size: int) -> int:
+    """Return two, or one where two would leave too few clusters for FAT32."""
+    for count in (2, 1):
+        if size - _FAT_OVERHEAD * sector_size >= _FAT32_CLUSTERS * count * sector_size:
+            return count
+    least = -(-(_FAT32_CLUSTERS + _FAT_OVERHEAD) * sector_size >> 20)
+    raise DataError(
+        f"partition '{label}' of {size >> 20} MiB is too small for FAT32",
+        hint=f"it takes {least} MiB or more with sectors of {sector_size} bytes",
+    )
 
 
 def _create(image: Path, size: int) -> None:

@@ -17,12 +17,34 @@ from coreimage.lib import run
 GRUB_DIRECTORY = "EFI/ubuntu/grub"
 """Where grub.cfg, grubenv and the slots' kernels lie on the boot partition."""
 
-UEFI_PATH = "EFI/BOOT/BOOTX64.EFI"
+UEFI_PATHS = {
+    "amd64": "EFI/BOOT/BOOTX64.EFI",
+    "i386": "EFI/BOOT/BOOTIA32.EFI",
+    "arm64": "EFI/BOOT/BOOTAA64.EFI",
+    "armhf": "EFI/BOOT/BOOTARM.EFI",
+}
 """Where UEFI firmware looks for a loader on removable media. Source: UEFI 2.10, 3.5.1.1."""
 
+BIOS_ARCHES = frozenset({"amd64", "i386"})
+"""The architectures whose machines may have a BIOS."""
+
 BOOT_LABEL = "system-boot"
-_MODULES = Path("/usr/lib/grub")
-_PACKAGES = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin"}
+# Those of other architectures than the machine's own have to be put somewhere by hand.
+_MODULES = (Path("/usr/lib/grub"), Path("/usr/local/lib/grub"))
+_UEFI_PLATFORMS = {
+    "amd64": "x86_64-efi",
+    "i386": "i386-efi",
+    "arm64": "arm64-efi",
+    "armhf": "arm-efi",
+}
+_PACKAGES = {
+    "i386-pc": "grub-pc-bin",
+    "x86_64-efi": "grub-efi-amd64-bin",
+    "i386-efi": "grub-efi-ia32-bin",
+    "arm64-efi": "grub-efi-arm64-bin",
+    "arm-efi": "grub-efi-arm-bin",
+}
+_FOREIGN = {"arm64-efi", "arm-efi"}
 _COMMON = (
     *("part_gpt", "fat", "normal", "configfile", "search", "search_label", "loadenv", "test"),
     *("echo", "linux", "reboot", "serial", "terminal", "sleep", "true", "minicmd"),
@@ -37,14 +59,22 @@ configfile $prefix/grub.cfg
 _SECTOR = 512
 _ENVIRONMENT_SIZE = 1024
 _ENVIRONMENT_HEADER = "# GRUB Environment Block\n"
-DEFAULT_ARGUMENTS = (
-    "ro",
-    "panic=5",
-    "console=tty0",
-    "console=ttyS0,115200",
-    "systemd.gpt_auto=0",
-)
-"""What every kernel is told. With panic= a slot that cannot start reboots into the other one."""
+_SERIAL = {"arm64": "ttyAMA0", "armhf": "ttyAMA0"}
+
+
+def default_arguments(arch: str) -> tuple[str, ...]:
+    """Return what every kernel is told.
+
+    With panic= a slot that cannot start reboots into the other one.
+    """
+    serial = _SERIAL.get(arch, "ttyS0")
+    return (
+        "ro",
+        "panic=5",
+        "console=tty0",
+        f"console={serial},115200",
+        "systemd.gpt_auto=0",
+    )
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:/=+@%~-]+\Z")
@@ -120,37 +150,55 @@ def slot_directory(slot: str) -> str:
     return f"{GRUB_DIRECTORY}/{slot}"
 
 
-def grub_bios(*, core_offset: int, scratch: Path, modules: Path = _MODULES) -> BiosGrub:
+def grub_bios(
+    *, core_offset: int, boot_partition: int, scratch: Path, modules: Sequence[Path] = _MODULES
+) -> BiosGrub:
     """Return GRUB for BIOS whose core image will lie at byte `core_offset` of the disk.
 
+    `boot_partition` is the number of the partition that holds its files.
     `scratch` is a directory of the caller. Raises RightsError when GRUB's modules are missing.
     Source of the offsets: boot.h and diskboot.h, "include/grub/i386/pc/" of GRUB.
     """
     sector = core_offset // _SECTOR
     # The prefix is a partition of the disk that the BIOS started, whichever number that has.
-    core = _mkimage(
-        "i386-pc", ["biosdisk"], prefix=f"(,gpt2)/{GRUB_DIRECTORY}", scratch=scratch, root=modules
-    )
-    boot = bytearray((modules / "i386-pc/boot.img").read_bytes()[:440])
+    prefix = f"(,gpt{boot_partition})/{GRUB_DIRECTORY}"
+    platform = _platform_directory("i386-pc", modules)
+    core = _mkimage(platform, ["biosdisk"], prefix=prefix, scratch=scratch)
+    boot = bytearray((platform / "boot.img").read_bytes()[:440])
     boot[0x5C:0x64] = struct.pack("<Q", sector)
     boot[0x64] = 0xFF  # the drive that the BIOS started
     boot[0x66:0x68] = b"\x90\x90"  # no work-around for BIOSes that name the wrong drive
     return BiosGrub(boot_sector=bytes(boot), core=_placed_core(core, sector))
 
 
-def grub_uefi(*, scratch: Path, modules: Path = _MODULES) -> bytes:
-    """Return GRUB for 64-bit UEFI, to be put at UEFI_PATH; raises RightsError as `grub_bios`."""
-    prefix = f"/{GRUB_DIRECTORY}"
-    return _mkimage("x86_64-efi", [], prefix=prefix, scratch=scratch, root=modules)
+def grub_uefi(arch: str, *, scratch: Path, modules: Sequence[Path] = _MODULES) -> bytes:
+    """Return GRUB for UEFI, to be put at UEFI_PATHS[arch].
+
+    Raises DataError for an architecture that has none, RightsError as `grub_bios`.
+    """
+    if arch not in _UEFI_PLATFORMS:
+        names = ", ".join(_UEFI_PLATFORMS)
+        raise DataError(f"GRUB does not start '{arch}'", hint=f"it starts {names}")
+    platform = _platform_directory(_UEFI_PLATFORMS[arch], modules)
+    return _mkimage(platform, [], prefix=f"/{GRUB_DIRECTORY}", scratch=scratch)
 
 
-def _mkimage(platform: str, extra: list[str], *, prefix: str, scratch: Path, root: Path) -> bytes:
-    directory = root / platform
-    if not (directory / "modinfo.sh").is_file():
-        raise RightsError(
-            f"GRUB for '{platform}' is not installed: there is no '{directory}'",
-            hint=f"install the packages {_PACKAGES[platform]} and grub-common",
-        )
+def _platform_directory(platform: str, roots: Sequence[Path]) -> Path:
+    for root in roots:
+        if (root / platform / "modinfo.sh").is_file():
+            return root / platform
+    package, places = _PACKAGES[platform], " or ".join(f"'{root}'" for root in roots)
+    raise RightsError(
+        f"GRUB for '{platform}' is not installed: it is not in {places}",
+        hint=f"install the packages {package} and grub-common"
+        if platform not in _FOREIGN
+        else f"'tools/grub-modules {package}' puts the files of that package into /usr/local, or "
+        "give the loader as a boot asset of the OEM package",
+    )
+
+
+def _mkimage(directory: Path, extra: list[str], *, prefix: str, scratch: Path) -> bytes:
+    platform = directory.name
     config, image = scratch / "early.cfg", scratch / f"{platform}.img"
     config.write_text(_EARLY_CONFIG)
     argv: list[str | Path] = [
@@ -183,17 +231,22 @@ def _placed_core(core: bytes, sector: int) -> bytes:
     return bytes(placed)
 
 
-def grub_config(*, arguments: Sequence[str] = ()) -> str:
-    """Return grub.cfg: it chooses the slot, falls back when a try failed, and starts the kernel.
-
-    `arguments` are added to the kernel's DEFAULT_ARGUMENTS. Raises DataError for arguments that
-    GRUB's script language would not pass on as they are.
-    """
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise DataError for a kernel argument that a boot loader's script would change."""
     for argument in arguments:
         if not _PLAIN.match(argument):
-            raise DataError(f"kernel argument {argument!r} has characters that GRUB would change")
+            raise DataError(f"kernel argument {argument!r} has characters that scripts change")
+
+
+def grub_config(*, arch: str = "amd64", arguments: Sequence[str] = ()) -> str:
+    """Return grub.cfg: it chooses the slot, falls back when a try failed, and starts the kernel.
+
+    `arguments` are added to the kernel's default ones. Raises DataError for arguments that
+    GRUB's script language would not pass on as they are.
+    """
+    check_arguments(arguments)
     return _GRUB_CONFIG.format(
-        arguments=" ".join((*DEFAULT_ARGUMENTS, *arguments)), directory=GRUB_DIRECTORY
+        arguments=" ".join((*default_arguments(arch), *arguments)), directory=GRUB_DIRECTORY
     )
 
 

@@ -1,14 +1,13 @@
-"""Partition tables: which partitions a disk has, and the GPT bytes that say so.
+"""Layouts: which partitions a disk has, where they lie, and what identifies them.
 
 Everything is computed: no disk is read and nothing is random, so that the same inputs give the
-same bytes. Source: UEFI specification 2.10, section 5.2.3 (protective MBR) and 5.3 (GPT).
+same layout.
 """
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
 from coreimage.errors import DataError
@@ -16,6 +15,8 @@ from coreimage.errors import DataError
 BIOS_BOOT = UUID("21686148-6449-6e6f-744e-656564454649")
 EFI_SYSTEM = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 LINUX_DATA = UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
+MBR_FAT32 = 0x0C
+MBR_LINUX = 0x83
 
 MINIMUM_SIZE = 4_000_000_000
 """What is sold as 4 GB, in bytes; the gigabytes of storage are powers of ten."""
@@ -23,28 +24,37 @@ MINIMUM_SIZE = 4_000_000_000
 _MIB = 1 << 20
 _SECTOR = 512
 _FIRST_OFFSET = 8192 * _SECTOR
-_FIXED_SIZES = (
-    ("grub", BIOS_BOOT, 4 * _MIB),
-    ("system-boot", EFI_SYSTEM, 128 * _MIB),
-    ("system-a", LINUX_DATA, 1024 * _MIB),
-    ("system-b", LINUX_DATA, 1024 * _MIB),
-)
-_ENTRY_COUNT = 128
-_ENTRY_SIZE = 128
-_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-_ENTRY = struct.Struct("<16s16sQQQ72s")
-_MBR_ENTRY = struct.Struct("<B3sB3sII")
+_SMALLEST_WRITABLE = 256 * _MIB
+# What a GPT takes at the end of a disk, with sectors of either size.
+_TABLE_END = 128 * 128 + 4096
+
+
+class Table(StrEnum):
+    """The kinds of partition tables."""
+
+    GPT = "gpt"
+    MBR = "mbr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """One partition; `start` and `size` are in bytes, multiples of the sector size."""
+    """One partition; `start` and `size` are in bytes, multiples of the sector size.
+
+    `mbr_type` and `bootable` stand in an MBR, the identifiers and the name in a GPT.
+    """
 
     name: str
     type_guid: UUID
     guid: UUID
     start: int
     size: int
+    mbr_type: int = MBR_LINUX
+    bootable: bool = False
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.start + self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +65,20 @@ class Layout:
     disk_guid: UUID
     partitions: Sequence[Partition]
     sector_size: int = _SECTOR
+    table: Table = Table.GPT
+
+    @property
+    def mbr_signature(self) -> int:
+        """What identifies a disk with an MBR, 32 bits that are not 0."""
+        return (self.disk_guid.int >> 96) or 1
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a partition of a name."""
+        return any(each.name == name for each in self.partitions)
+
+    def number(self, name: str) -> int:
+        """Return the number of a partition; raises DataError as `partition` does."""
+        return self.partitions.index(self.partition(name)) + 1
 
     def partition(self, name: str) -> Partition:
         """Return the partition of a name; raises DataError that lists the names."""
@@ -66,6 +90,41 @@ class Layout:
             f"the disk has no partition '{name}'", hint=f"choose one of its partitions: {names}"
         )
 
+    def root(self, slot: str) -> str:
+        """Return how the kernel's argument `root=` names the system partition of a slot.
+
+        It is the partition that is named, never its content: both slots may hold the same bytes.
+        """
+        name = f"system-{slot}"
+        if self.table is Table.GPT:
+            return f"PARTLABEL={name}"
+        return f"PARTUUID={self.mbr_signature:08x}-{self.number(name):02x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """One more partition, before the others: size in bytes, its types in both tables."""
+
+    name: str
+    size: int
+    type_guid: UUID = LINUX_DATA
+    mbr_type: int = MBR_LINUX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """What decides a layout besides the size of the disk; sizes are in bytes.
+
+    `bios_grub` asks for a partition for GRUB that a BIOS starts.
+    """
+
+    table: Table = Table.GPT
+    sector_size: int = _SECTOR
+    bios_grub: bool = True
+    boot_size: int = 128 * _MIB
+    system_size: int = 1024 * _MIB
+    extra: Sequence[Extra] = ()
+
 
 def derive_uuid(seed: bytes, name: str) -> UUID:
     """Return an identifier that follows from `seed` and `name` alone, shaped as version 5."""
@@ -73,109 +132,76 @@ def derive_uuid(seed: bytes, name: str) -> UUID:
     return UUID(bytes=digest[:16], version=5)
 
 
-def ab_grub_layout(*, size: int, seed: bytes) -> Layout:
-    """Return the A/B layout of a disk of `size` bytes that GRUB starts from BIOS and UEFI.
+def ab_layout(*, size: int, seed: bytes, division: Division = Division()) -> Layout:
+    """Return the A/B layout of a disk of `size` bytes.
 
-    Raises DataError when the disk is smaller than MINIMUM_SIZE or ends within a sector.
+    Raises DataError when the disk is smaller than MINIMUM_SIZE or than the partitions need, or
+    ends within a sector.
     """
-    if size < MINIMUM_SIZE:
+    if size < MINIMUM_SIZE // division.sector_size * division.sector_size:
         raise DataError(
             f"a disk of {size} bytes is too small, expected at least {MINIMUM_SIZE}",
             hint="choose a size of 4 GB or more",
         )
-    if size % _SECTOR:
-        raise DataError(f"a disk of {size} bytes is not a number of sectors of {_SECTOR} bytes")
-    partitions = []
-    start = _FIRST_OFFSET
-    end = (size - _table_size(_SECTOR)) // _MIB * _MIB
-    for name, type_guid, length in (*_FIXED_SIZES, ("writable", LINUX_DATA, 0)):
-        partition = Partition(
-            name=name,
-            type_guid=type_guid,
-            guid=derive_uuid(seed, f"partition {name}"),
-            start=start,
-            size=length or end - start,
+    if size % division.sector_size:
+        raise DataError(
+            f"a disk of {size} bytes is not a number of sectors of {division.sector_size} bytes"
         )
-        partitions.append(partition)
-        start += partition.size
-    return Layout(size=size, disk_guid=derive_uuid(seed, "disk"), partitions=tuple(partitions))
+    start, partitions = _FIRST_OFFSET, []
+    end = (size - _TABLE_END) // _MIB * _MIB
+    for each in (*division.extra, *_fixed(division)):
+        partitions.append(_partition(each, start, seed))
+        start = -(-partitions[-1].end // _MIB) * _MIB
+    if end - start < _SMALLEST_WRITABLE:
+        raise DataError(
+            f"a disk of {size} bytes has no room for the partitions of the OEM package",
+            hint="choose a larger size, or smaller partitions",
+        )
+    partitions.append(_partition(Extra(name="writable", size=end - start), start, seed))
+    return Layout(
+        size=size,
+        disk_guid=derive_uuid(seed, "disk"),
+        partitions=tuple(partitions),
+        sector_size=division.sector_size,
+        table=division.table,
+    )
 
 
-def gpt(layout: Layout) -> dict[int, bytes]:
-    """Return the table as bytes by offset: at the start of the disk and at its end.
-
-    The start holds the protective MBR with an empty boot sector, the header and the entries; the
-    end holds the entries again and the backup header. Raises DataError for partitions that
-    overlap each other or the tables, or whose names are too long.
-    """
-    _check(layout)
-    sector = layout.sector_size
-    last = layout.size // sector - 1
-    entries = b"".join(_entry(each, sector) for each in layout.partitions)
-    entries = entries.ljust(_ENTRY_COUNT * _ENTRY_SIZE, b"\0")
-    backup = last - len(entries) // sector
-    primary_header = _header(layout, entries, own=1, other=last, entries_at=2)
-    backup_header = _header(layout, entries, own=last, other=1, entries_at=backup)
-    return {
-        0: _protective_mbr(last, sector) + primary_header + entries,
-        backup * sector: entries + backup_header,
-    }
+def _fixed(division: Division) -> Sequence[Extra]:
+    grub = [Extra(name="grub", size=4 * _MIB, type_guid=BIOS_BOOT)] if division.bios_grub else []
+    return [
+        *grub,
+        Extra(
+            name="system-boot",
+            size=division.boot_size,
+            type_guid=EFI_SYSTEM,
+            mbr_type=MBR_FAT32,
+        ),
+        Extra(name="system-a", size=division.system_size),
+        Extra(name="system-b", size=division.system_size),
+    ]
 
 
-def _table_size(sector: int) -> int:
-    """Bytes of the entries and one header."""
-    return _ENTRY_COUNT * _ENTRY_SIZE + sector
+def _partition(wanted: Extra, start: int, seed: bytes) -> Partition:
+    return Partition(
+        name=wanted.name,
+        type_guid=wanted.type_guid,
+        guid=derive_uuid(seed, f"partition {wanted.name}"),
+        start=start,
+        size=wanted.size,
+        mbr_type=wanted.mbr_type,
+        bootable=wanted.name == "system-boot",
+    )
 
 
-def _check(layout: Layout) -> None:
-    sector = layout.sector_size
-    free = _table_size(sector) + sector
-    if len(layout.partitions) > _ENTRY_COUNT:
-        raise DataError(f"a disk has at most {_ENTRY_COUNT} partitions")
+def check_partitions(layout: Layout, *, first: int, last: int) -> None:
+    """Raise DataError unless the partitions lie apart between two bytes, in whole sectors."""
+    sector, free = layout.sector_size, first
     for each in sorted(layout.partitions, key=lambda partition: partition.start):
         if each.start % sector or each.size % sector or each.size <= 0:
             raise DataError(f"partition '{each.name}' does not begin and end with a sector")
         if each.start < free:
             raise DataError(f"partition '{each.name}' begins inside what lies before it")
-        free = each.start + each.size
-    if free > layout.size - _table_size(sector):
+        free = each.end
+    if free > last:
         raise DataError(f"the partitions need {free} bytes, the disk has {layout.size}")
-
-
-def _entry(partition: Partition, sector: int) -> bytes:
-    name = partition.name.encode("utf-16-le")
-    if len(name) > 2 * 35:
-        raise DataError(f"the partition name '{partition.name}' is longer than 35 characters")
-    first = partition.start // sector
-    last = first + partition.size // sector - 1
-    return _ENTRY.pack(partition.type_guid.bytes_le, partition.guid.bytes_le, first, last, 0, name)
-
-
-def _header(layout: Layout, entries: bytes, *, own: int, other: int, entries_at: int) -> bytes:
-    sector = layout.sector_size
-    table = len(entries) // sector
-
-    def packed(checksum: int) -> bytes:
-        return _HEADER.pack(
-            b"EFI PART",
-            0x00010000,
-            _HEADER.size,
-            checksum,
-            0,
-            own,
-            other,
-            2 + table,
-            layout.size // sector - 2 - table,
-            layout.disk_guid.bytes_le,
-            entries_at,
-            _ENTRY_COUNT,
-            _ENTRY_SIZE,
-            zlib.crc32(entries),
-        )
-
-    return packed(zlib.crc32(packed(0))).ljust(sector, b"\0")
-
-
-def _protective_mbr(last: int, sector: int) -> bytes:
-    entry = _MBR_ENTRY.pack(0, b"\x00\x02\x00", 0xEE, b"\xff\xff\xff", 1, min(last, 0xFFFFFFFF))
-    return (bytes(446) + entry + bytes(48) + b"\x55\xaa").ljust(sector, b"\0")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.flasher.disk.grub import slot_directory
+from coreimage.flasher.disk.loader import slot_directory
 from coreimage.flasher.download import Payload
 from coreimage.flasher.oem.package import OemPackage
-from coreimage.flasher.tree.staging import Staging
+from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.flasher.tree.unpack import Route, unpack
 from coreimage.lib import compress, tar
 from coreimage.lib.files import Reader
@@ -52,16 +52,26 @@ class Slot:
 
     def boot_files(self) -> dict[str, bytes | Path]:
         """Return the files of slot a on the boot partition; raises DataError for missing ones."""
-        directory = slot_directory("a")
+        directory = slot_directory(self.hardware.bootloader, "a")
         names = {
             "vmlinuz": self.hardware.kernel,
             "initrd.img": self.hardware.initrd,
             "hardware.yaml": "hardware.yaml",
         }
+        names.update(self._device_trees())
         try:
             return {f"{directory}/{name}": self.boot.file(path) for name, path in names.items()}
         except NotFoundError as error:
             raise DataError(f"hardware.yaml of the image names a file: {error.message}") from error
+
+    def _device_trees(self) -> dict[str, str]:
+        """Return the image's device trees: their names below the slot, and where they are now."""
+        home = f"{self.hardware.dtbs.strip('/')}/"
+        return {
+            f"dtbs/{path.removeprefix(home)}": path
+            for path, entry in self.boot.entries.items()
+            if self.hardware.dtbs and path.startswith(home) and entry.kind is Kind.FILE
+        }
 
 
 def read_version(payload: Payload) -> VersionPart:

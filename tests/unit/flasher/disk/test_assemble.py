@@ -10,8 +10,8 @@ import pytest
 from coreimage.errors import CoreImageError, DataError
 from coreimage.flasher.disk import assemble as module
 from coreimage.flasher.disk.assemble import assemble
-from coreimage.flasher.disk.grub import BiosGrub
-from coreimage.flasher.disk.layout import BIOS_BOOT, LINUX_DATA, Layout, Partition, gpt
+from coreimage.flasher.disk.layout import BIOS_BOOT, LINUX_DATA, Layout, Partition
+from coreimage.flasher.disk.plan import Piece, table_pieces
 from coreimage.lib.progress import Silent
 
 MIB = 1 << 20
@@ -24,7 +24,8 @@ LAYOUT = Layout(
         Partition(name="b", type_guid=LINUX_DATA, guid=UUID(int=4), start=10 * MIB, size=50 * MIB),
     ],
 )
-BOOT = BiosGrub(boot_sector=b"B" * 440, core=b"C" * 1024)
+CODE = Piece(name="code", offset=0, data=b"B" * 440)
+BOOT = [*table_pieces(LAYOUT), CODE, Piece(name="core", offset=MIB, data=b"C" * 1024)]
 
 
 def image(path: Path, size: int, pieces: dict[int, bytes]) -> Path:
@@ -40,8 +41,8 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-def build(output: Path, images: dict[str, Path], boot: BiosGrub | None = BOOT) -> None:
-    assemble(LAYOUT, images=images, boot=boot, output=output, progress=Silent())
+def build(output: Path, images: dict[str, Path], pieces: list[Piece] = BOOT) -> None:
+    assemble(LAYOUT, images=images, pieces=pieces, output=output, progress=Silent())
 
 
 def test_everything_lies_where_the_table_says(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_everything_lies_where_the_table_says(tmp_path: Path) -> None:
     assert disk[2 * MIB : 10 * MIB] == one.read_bytes()
     assert disk[10 * MIB : 10 * MIB + 12345] == two.read_bytes()
     assert disk[:440] == b"B" * 440
-    assert disk[440 : 34 * 512] == gpt(LAYOUT)[0][440:]
+    assert disk[440 : 34 * 512] == table_pieces(LAYOUT)[0].data[440:]
     assert disk[MIB : MIB + 1025] == b"C" * 1024 + b"\0"
 
 
@@ -70,7 +71,7 @@ def test_zeros_become_holes(tmp_path: Path) -> None:
 
 
 def test_without_a_boot_loader_the_boot_sector_is_empty(tmp_path: Path) -> None:
-    build(tmp_path / "disk", {}, boot=None)
+    build(tmp_path / "disk", {}, pieces=table_pieces(LAYOUT))
 
     assert (tmp_path / "disk").read_bytes()[:440] == bytes(440)
 
@@ -169,10 +170,6 @@ def test_images_must_fit_their_partitions(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="'a' has 8388609 bytes"):
         build(tmp_path / "disk", {"a": large})
-    with pytest.raises(DataError, match="'grub'"):
-        build(tmp_path / "disk", {}, boot=BiosGrub(boot_sector=bytes(440), core=bytes(MIB + 1)))
-    with pytest.raises(DataError, match="boot sector"):
-        build(tmp_path / "disk", {}, boot=BiosGrub(boot_sector=bytes(512), core=b""))
 
 
 def test_an_image_without_a_partition_is_refused(tmp_path: Path) -> None:

@@ -62,3 +62,8 @@ def test_arguments_that_are_script_are_refused(argument: str) -> None:
 
 def test_slots_lie_beside_the_configuration() -> None:
     assert slot_directory("b") == "EFI/ubuntu/grub/b"
+
+
+def test_the_console_is_the_one_that_the_architecture_has() -> None:
+    assert "console=ttyAMA0,115200" in grub_config(arch="arm64")
+    assert "console=ttyS0,115200" in grub_config(arch="i386")

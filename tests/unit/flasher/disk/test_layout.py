@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.errors import DataError
+from coreimage.flasher.disk.gpt import gpt
 from coreimage.flasher.disk.layout import (
     BIOS_BOOT,
     EFI_SYSTEM,
@@ -17,16 +18,15 @@ from coreimage.flasher.disk.layout import (
     MINIMUM_SIZE,
     Layout,
     Partition,
-    ab_grub_layout,
+    ab_layout,
     derive_uuid,
-    gpt,
 )
 
 MIB = 1 << 20
 
 
 def test_the_ab_layout_is_that_of_the_original() -> None:
-    layout = ab_grub_layout(size=MINIMUM_SIZE, seed=b"seed")
+    layout = ab_layout(size=MINIMUM_SIZE, seed=b"seed")
 
     assert [(each.name, each.type_guid, each.size // MIB) for each in layout.partitions] == [
         ("grub", BIOS_BOOT, 4),
@@ -40,10 +40,10 @@ def test_the_ab_layout_is_that_of_the_original() -> None:
 
 
 def test_identifiers_follow_from_the_seed() -> None:
-    one = ab_grub_layout(size=MINIMUM_SIZE, seed=b"one")
+    one = ab_layout(size=MINIMUM_SIZE, seed=b"one")
 
-    assert one == ab_grub_layout(size=MINIMUM_SIZE, seed=b"one")
-    assert one.disk_guid != ab_grub_layout(size=MINIMUM_SIZE, seed=b"two").disk_guid
+    assert one == ab_layout(size=MINIMUM_SIZE, seed=b"one")
+    assert one.disk_guid != ab_layout(size=MINIMUM_SIZE, seed=b"two").disk_guid
     assert len({one.disk_guid, *(each.guid for each in one.partitions)}) == 6
 
 
@@ -54,12 +54,12 @@ def test_a_seed_and_a_name_do_not_run_into_each_other() -> None:
 @pytest.mark.parametrize("size", [0, MINIMUM_SIZE - 512, MINIMUM_SIZE + 1])
 def test_other_sizes_are_refused(size: int) -> None:
     with pytest.raises(DataError, match=str(size)):
-        ab_grub_layout(size=size, seed=b"")
+        ab_layout(size=size, seed=b"")
 
 
 def test_an_unknown_partition_is_refused_with_the_names_that_exist() -> None:
     with pytest.raises(DataError, match="'system-c'") as caught:
-        ab_grub_layout(size=MINIMUM_SIZE, seed=b"").partition("system-c")
+        ab_layout(size=MINIMUM_SIZE, seed=b"").partition("system-c")
 
     assert "'system-a'" in caught.value.hint
 
