@@ -16,12 +16,18 @@ from coreimage import pipeline
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, IncompleteError, TerminatedError
 from coreimage.farm import executor, folder, queue
-from coreimage.farm.arches import buildable
+from coreimage.lib.arches import buildable
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildRequest, BuildState
 from coreimage.model.publication import IMAGE_TYPE, Publication
-from coreimage.rootfs.definition import Selection, definition_places, load, select
+from coreimage.rootfs.definition import (
+    Selection,
+    architectures,
+    definition_places,
+    load,
+    select,
+)
 from coreimage.systemimage.importer import ImportResult
 
 RootfsCommand = Callable[[BuildRequest, Path, Sequence[str]], Sequence[str]]
@@ -89,7 +95,7 @@ def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]
     arches = order.arches
     if not arches:
         definition, _ = load(order.project, places)
-        arches = buildable(definition.architectures, host=host) or [host]
+        arches = buildable(architectures(definition, order.release), host=host) or [host]
     return [select(order.project, order.release, arch, places) for arch in arches]
 
 

@@ -25,6 +25,7 @@ from coreimage.model.publication import (
     device_name,
     manifest_name,
     rootfs_name,
+    sbom_name,
 )
 from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
@@ -38,7 +39,10 @@ _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
     "device": device_name,
     "manifest": manifest_name,
+    "sbom": sbom_name,
 }
+# What a build must have; a system without device tarball has none, an older build no more.
+_REQUIRED = ("rootfs", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,8 +269,9 @@ def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
     path = folder.folder_of(workspace, build.id).artifacts / names["record"]
     try:
         record = parse_object(path.read_bytes(), name=str(path))
-        words = [record["product"], *(record["sha256"][names[kind]] for kind in _PUBLISHED_NAMES)]
-        if not all(isinstance(word, str) for word in words):
+        digests = {**record["sha256"]}
+        words = [record["product"], *(digests[names[kind]] for kind in _REQUIRED)]
+        if not all(isinstance(word, str) for word in (*words, *digests.values())):
             raise TypeError("names and digests are text")
     except (OSError, TypeError, KeyError) as error:
         raise DataError(

@@ -69,7 +69,7 @@ def ask(
 def test_what_would_be_installed(made: PackageArchive, tmp_path: Path) -> None:
     made.publish(PACKAGES)
     found = ask(made, tmp_path)
-    assert {each.name: (each.size, each.sha256) for each in found.packages} == {
+    assert {each.file: (each.size, each.sha256) for each in found.packages} == {
         f"{name}_1%3a2_all.deb": (len(name), sha256(name.encode()).hexdigest())
         for name in ("apt", "base-files", "app", "library", "kernel")
     }

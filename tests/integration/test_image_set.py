@@ -41,7 +41,7 @@ WRITES = """
 import hashlib, json, pathlib, sys
 output, text = pathlib.Path(sys.argv[1]), sys.argv[2]
 digests = {}
-for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest"):
+for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest", "cdx.json"):
     path = output / f"livecd.ubuntu-core.{kind}"
     path.write_text(f"{kind} {text}")
     digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -117,7 +117,7 @@ def tarballs(**texts: str) -> dict[str, str]:
     return {
         f"{arch}.{kind}": f"{kind if kind != 'tar.gz' else 'rootfs.tar.gz'} {arch} {text}"
         for arch, text in texts.items()
-        for kind in ("tar.gz", "device.tar.gz", "manifest")
+        for kind in ("tar.gz", "device.tar.gz", "manifest", "cdx.json")
     }
 
 

@@ -57,7 +57,7 @@ def end(workspace: Workspace, build: Build, state: BuildState = BuildState.SUCCE
     place.mkdir(parents=True)
     names = artifact_names("core")
     sums = {}
-    for kind in ("rootfs", "device", "manifest"):
+    for kind in ("rootfs", "device", "manifest", "sbom"):
         content = f"{kind} of {build.id}".encode()
         (place / names[kind]).write_bytes(content)
         sums[names[kind]] = sha256(content).hexdigest()
@@ -85,6 +85,7 @@ def test_a_finished_build_is_published_once(workspace: Workspace, keys: Path) ->
         ".publish_info",
         "SHA256SUMS",
         "SHA256SUMS.gpg",
+        "trixie-preinstalled-core-amd64.cdx.json",
         "trixie-preinstalled-core-amd64.device.tar.gz",
         "trixie-preinstalled-core-amd64.manifest",
         "trixie-preinstalled-core-amd64.tar.gz",
@@ -112,7 +113,7 @@ def test_a_set_waits_for_all_of_its_builds(workspace: Workspace) -> None:
     assert publish(workspace) == []
     end(workspace, second)
     assert publish(workspace) == ["20261123"]
-    assert len(names(workspace, "20261123")) == 9
+    assert len(names(workspace, "20261123")) == 11
 
 
 def test_a_set_is_published_without_the_builds_that_failed(workspace: Workspace) -> None:
@@ -123,7 +124,19 @@ def test_a_set_is_published_without_the_builds_that_failed(workspace: Workspace)
     assert "trixie-preinstalled-core-amd64.tar.gz" not in names(workspace, "20261123")
 
 
-@pytest.mark.parametrize("kind", ["rootfs", "device", "manifest"])
+@pytest.mark.parametrize("lacking", ["device", "sbom"])
+def test_what_a_build_does_not_have_is_not_published(workspace: Workspace, lacking: str) -> None:
+    (build,) = request(workspace)
+    place, name = end(workspace, build), artifact_names("core")[lacking]
+    path = place / artifact_names("core")["record"]
+    record = json.loads(path.read_text())
+    del record["sha256"][name]
+    path.write_text(json.dumps(record))
+    assert publish(workspace) == ["20261123"]
+    assert len(names(workspace, "20261123")) == 6
+
+
+@pytest.mark.parametrize("kind", ["rootfs", "device", "manifest", "sbom"])
 def test_an_artifact_with_a_flipped_byte_is_not_published(workspace: Workspace, kind: str) -> None:
     (build,) = request(workspace)
     path = end(workspace, build) / artifact_names("core")[kind]

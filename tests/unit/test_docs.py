@@ -148,7 +148,7 @@ def shown(default: Any) -> str:
             return default or "none"
         case dict():
             inside = ", ".join(f'{key} = "{value}"' for key, value in default.items())
-            return f"`{{ {inside} }}`"
+            return f"`{{ {inside} }}`" if inside else "`{}`"
         case str():
             return f'`"{default}"`'
         case tuple() | list():

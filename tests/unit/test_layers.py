@@ -36,12 +36,22 @@ OURS: Mapping[str, tuple[str, ...]] = {
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("debian", "pydantic"),
+    "rootfs": ("cyclonedx", "debian", "packageurl", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),
 }
-HEAVY = ("pydantic", "sqlalchemy", "starlette", "yaml", "rich", "debian", "jinja2", "uvicorn")
+HEAVY = (
+    "cyclonedx",
+    "pydantic",
+    "sqlalchemy",
+    "starlette",
+    "yaml",
+    "rich",
+    "debian",
+    "jinja2",
+    "uvicorn",
+)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from coreimage.checks import namespaces, programs, resources
 from coreimage.checks.check import Check
 
 
-def examine(workspace: Path) -> list[Check]:
-    """Return every check of this machine; `workspace` is where the space is wanted."""
+def examine(workspace: Path, *, host: str) -> list[Check]:
+    """Return every check of this machine; `workspace` is where the space is wanted.
+
+    `host` is the machine's architecture.
+    """
     return [
         programs.check_python(),
         *(programs.check_program(program) for program in programs.PROGRAMS),
@@ -15,6 +18,7 @@ def examine(workspace: Path) -> list[Check]:
         resources.check_firmware(),
         resources.check_keyring(),
         *namespaces.check_namespaces(namespaces.current_user()),
+        *resources.check_foreign_arches(host),
         *resources.check_accelerators(),
         resources.check_space("space in the workspace", workspace, resources.WORKSPACE_SPACE),
         *resources.check_temporary(),

@@ -138,6 +138,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     Console().print(table)
 
 
+def print_section(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print one of several tables of a result, with its title also where columns are plain."""
+    print()
+    if not sys.stdout.isatty():
+        print(title)
+    print_table(title, columns, rows)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise TerminatedError(number)

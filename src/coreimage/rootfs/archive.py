@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from coreimage.errors import (
     UnavailableError,
 )
 from coreimage.lib import run
+from coreimage.lib.files import sha256_of
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.extra import ExtraArchive, definition_archives
 
@@ -28,6 +29,7 @@ _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
+_TARGET_FILES = "$(REPO_URI)\t$(RELEASE)\t$(FILENAME)"
 _INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
 # How apt says that it has an index but does not trust it.
 _REFUSALS = re.compile(
@@ -52,23 +54,42 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """One package that would be installed; `name` is the file name without directory."""
+    """One package that would be installed; `file` is its name in the archive, at `uri`."""
 
     name: str
+    version: str
+    architecture: str
+    file: str
+    uri: str
     size: int
     sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """One suite of an archive as it was found: the digest and the date of its Release file."""
+
+    uri: str
+    suite: str
+    sha256: str
+    date: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What an archive would install now, and when its newest suite was published."""
+    """What an archive would install now, and the suites that say so."""
 
     packages: Sequence[Package]
-    published_at: datetime
+    suites: Sequence[Suite]
+
+    @property
+    def published_at(self) -> datetime:
+        """When the newest suite was published."""
+        return max(each.date for each in self.suites)
 
     def digest(self) -> str:
         """Return the sha256 over the packages."""
-        lines = sorted(f"{package.name} {package.sha256}" for package in self.packages)
+        lines = sorted(f"{package.file} {package.sha256}" for package in self.packages)
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
     @property
@@ -224,8 +245,26 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
     packages = [
         _package(line) for line in listed.stdout.decode().splitlines() if line.startswith("'")
     ]
-    dates = [_release_date(path) for path in sorted((scratch / "lists").glob("*Release"))]
-    return Resolution(packages=packages, published_at=max(dates))
+    return Resolution(packages=packages, suites=_suites(scratch / "lists", env))
+
+
+def _suites(lists: Path, env: Mapping[str, str]) -> list[Suite]:
+    """Return the suites that apt has lists of, with the Release file that apt has verified."""
+    listed = run.run(
+        ["apt-get", "indextargets", "--format", _TARGET_FILES, "Created-By: Packages"], env=env
+    )
+    targets = [line.split("\t") for line in listed.stdout.decode().splitlines()]
+    suites = {}
+    for path in sorted(lists.glob("*Release"), key=lambda each: len(each.name)):
+        stem = str(path).removesuffix("Release").removesuffix("In")
+        # An empty suite has no index, and no package is from it; its date counts.
+        named = {(uri, suite) for uri, suite, index in targets if index.startswith(stem)}
+        for uri, suite in named or {("", path.name)}:
+            # Of two archives of which one lies inside of the other, the longer name is nearer.
+            suites[uri, suite] = Suite(
+                uri=uri, suite=suite, sha256=sha256_of(path), date=_release_date(path)
+            )
+    return [suites[key] for key in sorted(suites)]
 
 
 def _archive_error(name: str, message: str) -> CoreImageError:
@@ -279,12 +318,19 @@ def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> 
 
 def _package(line: str) -> Package:
     """Parse a line of --print-uris: 'URI' file size SHA256:digest."""
-    uri, _, size, digest = line.split()
+    quoted, file, size, digest = line.split()
     kind, _, value = digest.partition(":")
     if kind != "SHA256":
-        raise DataError(f"apt names no sha256 for {uri}")
+        raise DataError(f"apt names no sha256 for {quoted}")
+    uri = quoted.strip("'")
+    # How apt names it in its cache: name_version_architecture.deb.
+    name, version, architecture = file.removesuffix(".deb").split("_")
     return Package(
-        name=unquote(urlsplit(uri.strip("'")).path.rsplit("/", 1)[-1]),
+        name=name,
+        version=unquote(version),
+        architecture=architecture,
+        file=unquote(urlsplit(uri).path.rsplit("/", 1)[-1]),
+        uri=uri,
         size=int(size),
         sha256=value,
     )

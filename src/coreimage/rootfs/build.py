@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from coreimage.config import ArchiveSettings
 from coreimage.errors import CommandError, CoreImageError, DataError
@@ -26,6 +27,18 @@ from coreimage.rootfs import ids
 from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.extra import ExtraArchive
+from coreimage.rootfs.installed import InstalledPackage, installed
+from coreimage.rootfs.licences import declared_licences
+from coreimage.rootfs.lock import (
+    VERSION,
+    Lock,
+    LockedArchive,
+    LockedDefinition,
+    LockedExtra,
+    LockedFile,
+    LockedPackage,
+    digest,
+)
 from coreimage.rootfs.manifest import manifest
 from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
 from coreimage.rootfs.overlay import write_overlays
@@ -33,7 +46,7 @@ from coreimage.rootfs.plan import RootfsPlan, plan_build
 from coreimage.rootfs.split import SplitResult, split
 
 # Raised whenever the same inputs would give other bytes than before.
-FORMAT = 1
+FORMAT = 2
 _ROOM_FOR_TREE = 2 << 30
 
 
@@ -71,6 +84,8 @@ def artifact_names(project: str) -> dict[str, str]:
         "rootfs": f"{stem}.rootfs.tar.gz",
         "device": f"{stem}.device.tar.gz",
         "manifest": f"{stem}.manifest",
+        "lock": f"{stem}.lock.json",
+        "sbom": f"{stem}.cdx.json",
         "record": f"{stem}.build.json",
     }
 
@@ -104,6 +119,62 @@ def gather(
         resolution=resolution,
         published_at=_epoch() or resolution.published_at,
     )
+
+
+def make_lock(inputs: Inputs, gzip_level: int) -> Lock:
+    """Return the lock of some inputs."""
+    selection = inputs.selection
+    packages = [
+        LockedPackage(
+            name=each.name,
+            version=each.version,
+            architecture=each.architecture,
+            file=each.file,
+            size=each.size,
+            sha256=each.sha256,
+            uri=each.uri,
+        )
+        for each in inputs.resolution.packages
+    ]
+    return Lock(
+        version=VERSION,
+        format=FORMAT,
+        source_date_epoch=int(inputs.published_at.timestamp()),
+        definition=LockedDefinition(
+            name=selection.definition.name,
+            product=selection.definition.product,
+            release=selection.release_name,
+            series=selection.release.series,
+            arch=selection.arch,
+            device=selection.device,
+            sha256=selection.digest(),
+        ),
+        archives=[
+            LockedArchive(uri=each.uri, suite=each.suite, sha256=each.sha256, date=each.date)
+            for each in inputs.resolution.suites
+        ],
+        extra_archives=[
+            LockedExtra(
+                name=each.name,
+                sources=digest(each.sources),
+                preferences=digest(each.preferences),
+                keys=list(each.keys),
+            )
+            for each in inputs.archive.extras
+        ],
+        packages=sorted(packages, key=lambda each: (each.name, each.architecture)),
+        files=dict(map(_locked_file, selection.contributions())),
+        tools={},
+        settings={"gzip": gzip_level},
+    )
+
+
+def _locked_file(contribution: tuple[str, Path]) -> tuple[str, LockedFile]:
+    name, path = contribution
+    if path.is_symlink():
+        return name, LockedFile(kind="link", sha256=digest(str(path.readlink())))
+    kind: Literal["program", "file"] = "program" if path.stat().st_mode & 0o100 else "file"
+    return name, LockedFile(kind=kind, sha256=sha256_of(path))
 
 
 def _epoch() -> datetime | None:
@@ -183,7 +254,7 @@ def _run_plan(
             raise _failure(process.returncode) from error
     if process.returncode:
         raise _failure(process.returncode)
-    return _finish(inputs, parts, names, result)
+    return _finish(inputs, parts, names, result, gzip_level=gzip_level)
 
 
 def _failure(status: int) -> CommandError:
@@ -194,16 +265,27 @@ def _failure(status: int) -> CommandError:
 
 
 def _finish(
-    inputs: Inputs, parts: Path, names: Mapping[str, str], result: SplitResult
+    inputs: Inputs,
+    parts: Path,
+    names: Mapping[str, str],
+    result: SplitResult,
+    *,
+    gzip_level: int,
 ) -> RootfsBuild:
-    """Check ids, write manifest and record beside the tarballs."""
+    """Check ids, write manifest, lock, bill of materials and record beside the tarballs."""
     selection = inputs.selection
     pins = selection.pins()
     if pins is not None:
         folder = selection.folders[-1] / "series" / selection.release.series / "ids"
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
-    (parts / names["manifest"]).write_text(manifest(result.status), encoding="utf-8")
-    digests = {name: sha256_of(parts / name) for kind, name in names.items() if kind != "record"}
+    packages = list(installed(result.status))
+    (parts / names["manifest"]).write_text(manifest(packages), encoding="utf-8")
+    (parts / names["lock"]).write_text(make_lock(inputs, gzip_level).to_json(), encoding="utf-8")
+    written = ("rootfs", "device", "manifest", "lock")
+    digests = {names[kind]: sha256_of(parts / names[kind]) for kind in written if kind in names}
+    tarballs = {names[kind]: digests[names[kind]] for kind in ("rootfs", "device") if kind in names}
+    (parts / names["sbom"]).write_text(_sbom(inputs, packages, result, tarballs), encoding="utf-8")
+    digests[names["sbom"]] = sha256_of(parts / names["sbom"])
     record = {
         "definition": selection.definition.name,
         "product": selection.definition.product,
@@ -218,7 +300,7 @@ def _finish(
         "entries": result.entries,
         "rootfs_bytes": result.rootfs_size,
         "device_bytes": result.device_size,
-        "packages": [[each.name, each.sha256] for each in inputs.resolution.packages],
+        "packages": [[each.file, each.sha256] for each in inputs.resolution.packages],
         "sha256": digests,
     }
     write_atomically(parts / names["record"], json.dumps(record, indent=1) + "\n")
@@ -227,4 +309,34 @@ def _finish(
         sha256=digests,
         fingerprint=inputs.fingerprint(),
         published_at=inputs.published_at,
+    )
+
+
+def _sbom(
+    inputs: Inputs,
+    packages: Sequence[InstalledPackage],
+    result: SplitResult,
+    tarballs: Mapping[str, str],
+) -> str:
+    # Only builds need it, and it takes a quarter of a second to import.
+    from coreimage.rootfs.sbom import Contents, bill_of_materials
+
+    selection = inputs.selection
+    return bill_of_materials(
+        Contents(
+            name=selection.definition.name,
+            title=selection.definition.title,
+            distribution=selection.definition.distribution,
+            release=selection.release_name,
+            series=selection.release.series,
+            arch=selection.arch,
+            made_at=inputs.published_at,
+            packages=packages,
+            artifacts=tarballs,
+            digests={
+                (each.name, each.version, each.architecture): each.sha256
+                for each in inputs.resolution.packages
+            },
+            licences={name: declared_licences(text) for name, text in result.copyrights.items()},
+        )
     )

@@ -40,12 +40,14 @@ class Release(_Strict):
     """More packages in this release."""
     without_packages: Sequence[_Package] = ()
     """Packages that this release does without."""
+    without_architectures: Mapping[_Name, str] = Field(default_factory=dict)
+    """Architectures that this release lacks, and why."""
 
 
 class Architecture(_Strict):
     """What an architecture adds: its kernel and its boot loader."""
 
-    bootloader: Literal["grub"]
+    bootloader: Literal["grub", "u-boot"]
     """The boot loader."""
     packages: Sequence[_Package] = ()
     """More packages on this architecture: its kernel."""
@@ -56,7 +58,7 @@ class Device(_Strict):
 
     arch: _Name
     """The architecture that the device has."""
-    bootloader: Literal["grub"] | None = None
+    bootloader: Literal["grub", "u-boot"] | None = None
     """The boot loader, where it is not the architecture's."""
     packages: Sequence[_Package] = ()
     """More packages on this device."""
@@ -189,14 +191,15 @@ class Selection:
         """Return the sha256 over everything the definition contributes."""
         state = hashlib.sha256(self.definition.model_dump_json().encode())
         state.update(f"\0{self.release_name}\0{self.arch}\0{self.device}".encode())
-        for name, path in self._contributions():
+        for name, path in self.contributions():
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
             state.update(f"\0{name}\0{executable}\0{len(content)}\0".encode())
             state.update(content)
         return state.hexdigest()
 
-    def _contributions(self) -> Iterator[tuple[str, Path]]:
+    def contributions(self) -> Iterator[tuple[str, Path]]:
+        """Yield the files beside definition.toml that count here, by part and name."""
         for part in tree.PARTS:
             if part != "ids":
                 yield from ((f"{part}/{name}", path) for name, path in self.files(part).items())
@@ -271,6 +274,13 @@ def select(
             f"definition '{name}' has no release '{chosen}'",
             hint="its releases are " + ", ".join(_shown(definition.releases)),
         )
+    lacking = definition.releases[chosen].without_architectures
+    if arch in lacking:
+        raise NotFoundError(
+            f"release '{chosen}' of definition '{name}' has no architecture '{arch}': "
+            + lacking[arch],
+            hint="its architectures are " + ", ".join(architectures(definition, chosen)),
+        )
     if arch not in definition.architectures:
         raise NotFoundError(
             f"definition '{name}' has no architecture '{arch}'",
@@ -287,6 +297,20 @@ def select(
         architecture=definition.architectures[arch],
         device=_device(definition, device, arch),
     )
+
+
+def architectures(definition: Definition, release: str | None = None) -> list[str]:
+    """Return the architectures of a release, by its number or series, by default the default one.
+
+    Those of a release that there is not are all.
+    """
+    wanted = release or definition.default_release
+    for number, each in definition.releases.items():
+        if wanted in (number, each.series):
+            return [
+                arch for arch in definition.architectures if arch not in each.without_architectures
+            ]
+    return list(definition.architectures)
 
 
 def generic_device(arch: str) -> str:

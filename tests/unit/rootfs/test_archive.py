@@ -1,4 +1,3 @@
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from coreimage.rootfs.archive import (
 )
 from coreimage.rootfs.definition import Selection, select
 from tests.support.definitions import BASE, write
+from tests.support.resolutions import package, suite
 
 HOST = """\
 trixie	https://vendor.example/apt	$(ORIGIN)	stable
@@ -130,21 +130,27 @@ def test_a_missing_keyring_is_named(
 
 
 def test_a_resolution_is_its_packages_in_any_order() -> None:
-    packages = [
-        Package(name="a_1_all.deb", size=3, sha256="0" * 64),
-        Package(name="b_1_all.deb", size=4, sha256="1" * 64),
-    ]
-    when = datetime(2026, 11, 23, tzinfo=UTC)
-    one = Resolution(packages=packages, published_at=when)
-    other = Resolution(packages=packages[::-1], published_at=when.replace(day=24))
+    packages = [package("a", size=3, sha256="0" * 64), package("b", size=4, sha256="1" * 64)]
+    suites = [suite("trixie", day) for day in (23, 24)]
+    one = Resolution(packages=packages, suites=suites[:1])
+    other = Resolution(packages=packages[::-1], suites=suites)
+    assert (one.published_at.day, other.published_at.day) == (23, 24)
     assert one.size == 7
     assert one.digest() == other.digest()
-    assert one.digest() != Resolution(packages=packages[:1], published_at=when).digest()
+    assert one.digest() != Resolution(packages=packages[:1], suites=suites).digest()
 
 
 def test_lines_of_apt() -> None:
     line = "'http://m.example/p/a_1%3a2_all.deb' a_1%3a2_all.deb 42 SHA256:" + "0" * 64
-    assert archive._package(line) == Package(name="a_1:2_all.deb", size=42, sha256="0" * 64)
+    assert archive._package(line) == Package(
+        name="a",
+        version="1:2",
+        architecture="all",
+        file="a_1:2_all.deb",
+        uri="http://m.example/p/a_1%3a2_all.deb",
+        size=42,
+        sha256="0" * 64,
+    )
     with pytest.raises(DataError, match="apt names no sha256"):
         archive._package(line.replace("SHA256", "MD5Sum"))
 

@@ -12,16 +12,19 @@ import pytest
 from coreimage.errors import CommandError, CoreImageError, DataError
 from coreimage.lib.progress import Silent
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.archive import Archive, Package, Resolution
+from coreimage.rootfs.archive import Archive, Resolution
 from coreimage.rootfs.definition import select
 from coreimage.rootfs.plan import RootfsPlan, plan_build
 from tests.support.definitions import BASE, write
+from tests.support.resolutions import package, suite
 from tests.unit.rootfs.test_split import KERNEL, STATUS, member, stream
 
 WHEN = datetime(2026, 11, 23, tzinfo=UTC)
 NAMES = {
     "livecd.base.build.json",
     "livecd.base.device.tar.gz",
+    "livecd.base.cdx.json",
+    "livecd.base.lock.json",
     "livecd.base.manifest",
     "livecd.base.rootfs.tar.gz",
 }
@@ -56,9 +59,7 @@ class Builder:
         return rootfs.Inputs(
             selection=select("base", None, "amd64", [self.root / "definitions"]),
             archive=Archive(suite="trixie", sources=[], keyring=Path("/k")),
-            resolution=Resolution(
-                packages=[Package(name="dash.deb", size=1, sha256="0" * 64)], published_at=WHEN
-            ),
+            resolution=Resolution(packages=[package("dash")], suites=[suite("trixie")]),
             published_at=WHEN,
         )
 
@@ -91,7 +92,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_build_is_four_files_with_their_digests(builder: Builder) -> None:
+def test_a_build_is_five_files_with_their_digests(builder: Builder) -> None:
     built = builder.build()
     place = builder.root / "out"
     assert {path.name for path in place.iterdir()} == NAMES == set(built.files.values())

@@ -54,6 +54,8 @@ def test_a_plan_says_archives_hooks_and_files_in_their_order(tmp_path: Path) -> 
     assert described["files"] == [
         "livecd.base.rootfs.tar.gz",
         "livecd.base.manifest",
+        "livecd.base.lock.json",
+        "livecd.base.cdx.json",
         "livecd.base.build.json",
     ]
     assert described["extra_archives"][0]["keys"] == ["ABCD"]
