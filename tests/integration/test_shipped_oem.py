@@ -12,6 +12,7 @@ from dissect.extfs import ExtFS
 from dissect.fat import FATFS
 from dissect.volume import disk as dissect_disk
 
+from coreimage.boottest.disk import DiskFacts, look_at
 from coreimage.config import Workspace
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, flash, planned
 from coreimage.flasher.oem.find import shipped_folder
@@ -198,3 +199,14 @@ def test_raw_files_lie_on_the_disk_itself(made: Mapping[str, tuple[Path, FlashPl
         assert os.pread(file.fileno(), 9, 1 << 20) == b"firmware\0"
         start = plan.layout.partition("firmware").start
         assert os.pread(file.fileno(), 9, start) == b"firmware\0"
+
+
+def test_a_disk_tells_which_machine_runs_it(made: Mapping[str, tuple[Path, FlashPlan]]) -> None:
+    expected = {
+        "generic-amd64": DiskFacts(),
+        "generic-i386": DiskFacts(arch="i386"),
+        "generic-arm64": DiskFacts(arch="arm64"),
+        "raspi2": DiskFacts(arch="armhf", uboot=True),
+        "large-sectors": DiskFacts(sector_size=4096),
+    }
+    assert {name: look_at(disk) for name, (disk, _) in made.items()} == expected
