@@ -83,6 +83,24 @@ class ScheduleSettings(_Strict):
         return self
 
 
+class SigningSettings(_Strict):
+    """Where the private key of a level is when it is not in the workspace: one of the three.
+
+    `command` gets the file as standard input and answers with an armoured detached signature; its
+    words {file} {level} {purpose} {key} {channel} {device} are replaced. `home` is a GnuPG home.
+    """
+
+    command: Sequence[str] = ()
+    home: Path | None = None
+    offline: bool = False
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        if [bool(self.command), self.home is not None, self.offline].count(True) > 1:
+            raise ValueError("'command', 'home' and 'offline' exclude each other")
+        return self
+
+
 class ServeSettings(_Strict):
     """Where `coreimage serve` listens."""
 
@@ -95,6 +113,16 @@ class CompressionSettings(_Strict):
 
     gzip: int = Field(default=3, ge=1, le=9)
     xz: int = Field(default=1, ge=0, le=9)
+
+
+class TreeSettings(_Strict):
+    """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
+
+    expiry_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 7
+
+
+_Level = Literal["archive-master", "image-master", "image-signing", "device-signing"]
 
 
 class PublicServer(_Strict):
@@ -115,6 +143,8 @@ class Settings(_Strict):
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
+    signing: Mapping[_Level, SigningSettings] = Field(default_factory=dict)
+    tree: TreeSettings = TreeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
 from coreimage.errors import DataError
 from coreimage.farm import executor, folder, queue
 from coreimage.lib.files import lock
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildState
 from coreimage.model.document import parse_object
@@ -34,6 +33,8 @@ from coreimage.rootfs.definition import Selection, definition_places, select
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
@@ -172,10 +173,10 @@ def publish_finished(
     build of it waits or runs, and is published when one succeeded. The files of an arch that did
     not are carried over from the publication before.
     """
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
 
     def sign(data: Path, signature: Path) -> None:
-        signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
+        signer.sign(data, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS)
 
     published = []
     for publication, builds, failed in _waiting(workspace, of):

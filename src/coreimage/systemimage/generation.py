@@ -9,7 +9,6 @@ from typing import BinaryIO
 from coreimage.config import Settings, Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import compress, files
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress, Task
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import pool
@@ -17,6 +16,7 @@ from coreimage.systemimage.generators import version
 from coreimage.systemimage.generators.table import Generator
 from coreimage.systemimage.pool import PoolFile, Recipe, SideCar
 from coreimage.systemimage.publications import VerifiedPublication
+from coreimage.systemimage.signing import SigningService
 
 
 def source_recipe(settings: Settings, generator: Generator, *, name: str, sha256: str) -> Recipe:
@@ -92,7 +92,7 @@ class Maker:
             publication=str(self.source.publication.path),
             version_detail=detail,
         )
-        signer = Signer(self.workspace.gpg_home)
+        signer = SigningService(self.workspace)
         return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=self.level)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from coreimage.config import Workspace
 from coreimage.errors import DataError
 from coreimage.lib import files
-from coreimage.lib.gpg import Signer
 from coreimage.model.index import ImageFile
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import tree
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
 
 SUFFIX = ".tar.xz"
 
@@ -89,16 +90,24 @@ class PoolFile:
 
 
 def stage(
-    made: Path, *, path: str, sidecar: SideCar, signer: Signer, level: KeyringType
+    made: Path,
+    *,
+    path: str,
+    sidecar: SideCar,
+    signer: SigningService,
+    level: KeyringType,
+    channel: str = "",
+    device: str = "",
 ) -> PoolFile:
     """Sign a finished file and its side-car, ready to be published.
 
-    `{sha256}` in the path stands for the file's own digest.
+    `{sha256}` in the path stands for the file's own digest. `channel` and `device` are for the log.
     """
     checksum = files.sha256_of(made)
     files.write_atomically(_sidecar_of(made), sidecar.to_json())
-    for each in (made, _sidecar_of(made)):
-        signer.sign(each, Path(f"{each}.asc"), key=level)
+    for each, purpose in ((made, Purpose.PAYLOAD), (_sidecar_of(made), Purpose.RECORD)):
+        signature = Path(f"{each}.asc")
+        signer.sign(each, signature, level=level, purpose=purpose, channel=channel, device=device)
     return PoolFile(
         path=path.format(sha256=checksum),
         checksum=checksum,

@@ -15,9 +15,10 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError
 from coreimage.lib import files
-from coreimage.lib.gpg import Signer
 from coreimage.model.keyring import KeyringType
-from coreimage.model.store import StoreIndex, StorePackage, check_store_id
+from coreimage.model.store import StoreIndex, StorePackage, check_store_id, index_path
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
 
 LIFETIME = timedelta(days=30)
 """How long an index may be used before whoever runs the store must renew it."""
@@ -84,7 +85,7 @@ def publish(
             shutil.copyfile(archive.file, staged)
             if files.sha256_of(staged) != digest:
                 raise CoreImageError(f"'{archive.file}' has changed while it was published")
-            _sign(workspace, staged)
+            _sign(workspace, staged, Purpose.PAYLOAD, name=entry.path)
             _move_in(staged, workspace.channel_tree / entry.path[1:])
             _switch(workspace, store, [*(before.packages if before else ()), entry], scratch, now)
     return entry, True
@@ -135,8 +136,14 @@ def _lock(workspace: Workspace, store: str) -> Path:
     return workspace.state / f"locks/store-{store}.lock"
 
 
-def _sign(workspace: Workspace, path: Path) -> None:
-    Signer(workspace.gpg_home).sign(path, Path(f"{path}.asc"), key=KeyringType.IMAGE_SIGNING)
+def _sign(workspace: Workspace, path: Path, purpose: Purpose, *, name: str) -> None:
+    SigningService(workspace).sign(
+        path,
+        Path(f"{path}.asc"),
+        level=KeyringType.IMAGE_SIGNING,
+        purpose=purpose,
+        name=name,
+    )
 
 
 def _switch(
@@ -167,7 +174,7 @@ def _switch(
     state = scratch / "state"
     state.mkdir()
     files.write_atomically(state / "index.json", text)
-    _sign(workspace, state / "index.json")
+    _sign(workspace, state / "index.json", Purpose.RECORD, name=index_path(store))
     state.chmod(0o755)
     files.fsync_tree(state)
     state.rename(states / str(serial))
