@@ -35,14 +35,16 @@ def board(folder: Path, *, name: str = "board", version: str = "1.0", text: str 
     return folder / name
 
 
-def publish(workspace: Workspace, where: str, folder: Path, scratch: Path) -> bool:
+def publish(
+    workspace: Workspace, where: str, folder: Path, scratch: Path, *, early: timedelta = timedelta()
+) -> bool:
     package = load_oem(folder)
     file = scratch / f"{package.info.version}-{package.digest}.tar.xz"
     write_archive(package, file)
     archive = store.Archive(
         file=file, name=package.info.name, version=package.info.version, architecture="amd64"
     )
-    return store.publish(workspace, where, archive, now=NOW)[1]
+    return store.publish(workspace, where, archive, now=NOW - early)[1]
 
 
 @pytest.fixture(scope="module")
@@ -152,16 +154,20 @@ def test_an_index_of_two_states_is_asked_for_again(
     assert found(shared, tmp_path, "board", url=server.url).info.version == "1.1"
 
 
-def test_an_index_that_expired_is_refused_until_it_is_renewed(
-    shared: Workspace, tmp_path: Path
-) -> None:
-    late = store.LIFETIME + timedelta(seconds=1)
+def test_an_index_that_expired_is_refused_until_it_is_renewed(tmp_path: Path) -> None:
+    made = channel_tree.make_workspace(tmp_path / "server/workspace")
+    channel_tree.publish(made, 1)
+    early = store.LIFETIME - timedelta(days=1)
+    for version in ("1", "2", "3"):
+        publish(made, "default", board(tmp_path, version=version), tmp_path, early=early)
+    late = timedelta(days=1, seconds=1)
+    assert found(made, tmp_path, "board").info.version == "3"
     with pytest.raises(TrustError, match="expired"):
-        found(shared, tmp_path, "board", late=late)
-    assert store.refresh(shared, now=NOW + store.LIFETIME / 3) == []
-    assert store.refresh(shared, now=NOW + store.LIFETIME / 1.5) == ["default", "factory"]
-    assert found(shared, tmp_path, "board", late=late).info.version == "1.1"
-    assert len(list((shared.channel_tree / "store/default/states").iterdir())) == 3
+        found(made, tmp_path, "board", late=late)
+    assert store.refresh(made, now=NOW - early + store.LIFETIME / 3) == []
+    assert store.refresh(made, now=NOW) == ["default"]
+    assert found(made, tmp_path, "board", late=late).info.version == "3"
+    assert len(list((made.channel_tree / "store/default/states").iterdir())) == 3
 
 
 def test_a_published_version_never_changes(workspace: Workspace, tmp_path: Path) -> None:
