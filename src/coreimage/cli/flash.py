@@ -73,7 +73,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say what will be
 
 @app.command()
 def core(
-    release: Annotated[str, typer.Argument(help="The release, such as 13 or 24.04.")],
+    release: Annotated[
+        str | None,
+        typer.Argument(help="The release, such as 13 or 24.04.", show_default=False),
+    ] = None,
     *,
     channel: Annotated[
         str, typer.Option(help="The channel; with slashes, its full name.")
@@ -99,6 +102,21 @@ def core(
         typer.Option(
             help="The id of the store that the OEM package comes from; by default it is looked for"
             " in the workspace, among the shipped ones and in the server's default store.",
+            show_default=False,
+        ),
+    ] = None,
+    rootfs: Annotated[
+        str | None,
+        typer.Option(
+            help="A root file system of this machine in place of a channel's image: a tarball, a"
+            " folder, the id of a build, or a publication such as debian-core/trixie/20261123.",
+            show_default=False,
+        ),
+    ] = None,
+    device_part: Annotated[
+        str | None,
+        typer.Option(
+            help="A device tarball of this machine, or the id of a build to take it from.",
             show_default=False,
         ),
     ] = None,
@@ -132,15 +150,24 @@ def core(
 ) -> None:
     """Make a disk image of a release of core.
 
+    With --rootfs a local build is flashed without any server.
+
     Example: coreimage flash core 13 --channel edge --output x86.img
     """
     from coreimage.flasher import summary
     from coreimage.flasher.flash import FlashOptions, planned
+    from coreimage.flasher.local import LocalWish
     from coreimage.flasher.oem.find import shipped_folder
 
     report = progress()
-    home = _workspace(workspace, needed=server is None or archive_master is None)
-    target = output or Path(f"core-{release}-{channel.rsplit('/', 1)[-1]}.img".replace("/", "-"))
+    if release is None and rootfs is None:
+        raise UsageError(
+            "this needs a release, or a root file system of this machine",
+            hint="give a release such as 13, or --rootfs",
+        )
+    remote = rootfs is None and (server is None or archive_master is None)
+    home = _workspace(workspace, needed=remote)
+    target = output or _default_output(release, channel)
     place = _place(
         home,
         server,
@@ -148,6 +175,7 @@ def core(
         scratch=target.parent,
         verify_tls=not tls_skip_verify,
         allow_unfresh=allow_unfresh,
+        trusted=rootfs is None,
     )
     if clean_cache:
         _clean_cache(place, report)
@@ -157,7 +185,7 @@ def core(
             _access(ssh_key or [], enable_ssh, developer_mode, target if making else None, place)
         )
         options = FlashOptions(
-            release=release,
+            release=release or "",
             channel=channel,
             output=target,
             oem=oem,
@@ -167,9 +195,16 @@ def core(
             revision=revision,
             access=access,
             download_only=download_only,
+            local=LocalWish(
+                rootfs=rootfs,
+                device_part=device_part,
+                builds=home.builds if home else None,
+                publications=home.publications if home else None,
+            ),
         )
         job = stack.enter_context(planned(options, place, progress=report, now=datetime.now(UTC)))
-        _warn_unfresh(job.server, report)
+        if job.server is not None:
+            _warn_unfresh(job.server, report)
         if verbose and not dry_run:
             for line in summary.plan_lines(job.plan):
                 report.note(line)
@@ -180,6 +215,11 @@ def core(
         print_json(summary.plan_fields(job.plan))
     else:
         print("\n".join(lines))
+
+
+def _default_output(release: str | None, channel: str) -> Path:
+    last = channel.rpartition("/")[2]
+    return Path(f"core-{release or 'local'}-{last}.img".replace("/", "-"))
 
 
 def _carry_out(
@@ -202,7 +242,9 @@ def _carry_out(
     if job.plan.access.nobody:
         report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
     flash(job, progress=report)
-    return summary.summary_lines(job.plan, program=summary.launcher(), private_key=private_key)
+    return summary.summary_lines(
+        job.plan, program=summary.launcher(job.plan), private_key=private_key
+    )
 
 
 @app.command()
@@ -288,12 +330,13 @@ def _place(
     scratch: Path | None,
     verify_tls: bool,
     allow_unfresh: bool,
+    trusted: bool = True,
 ) -> "Place":
     from coreimage.flasher.flash import Place
     from coreimage.lib.memory import default_directory
 
     pinned = archive_master or (home.archive_master if home else None)
-    if pinned is None or not pinned.is_file():
+    if trusted and (pinned is None or not pinned.is_file()):
         raise NotFoundError(
             f"there is no archive-master keyring '{pinned}' to verify anything with",
             hint="name the keyring tarball that you trust with --archive-master FILE",
@@ -301,7 +344,7 @@ def _place(
     cache = home.cache if home else Path.home() / ".cache/coreimage"
     return Place(
         server=server or str(home.channel_tree if home else ""),
-        archive_master=pinned,
+        archive_master=pinned or Path("none"),
         cache=cache / "downloads",
         scratch=cache / "flash" if home or scratch is None else scratch,
         verify_tls=verify_tls,

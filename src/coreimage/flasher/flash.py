@@ -6,24 +6,34 @@ and the options alone: no clock, no randomness, no name of the machine.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.errors import UsageError
+from coreimage.errors import DataError, UsageError
 from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble, check_output
 from coreimage.flasher.disk.content import DiskContent, make_parts
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.disk.plan import plan_layout
+from coreimage.flasher.local import (
+    NOTHING_LOCAL,
+    Kind,
+    LocalPart,
+    LocalWish,
+    find_parts,
+    local_image,
+    opened,
+)
 from coreimage.flasher.oem.find import find_oem
 from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import channel_name, check_purpose
 from coreimage.flasher.server import Memory, Server, open_server
-from coreimage.flasher.tree.slot import VersionPart, read_version, unpack_image
+from coreimage.flasher.tree.slot import VersionPart, newest_time, read_version, unpack_image
 from coreimage.lib import files
 from coreimage.lib.memory import default_directory
 from coreimage.lib.progress import Progress
@@ -31,6 +41,7 @@ from coreimage.lib.transport import PATIENT, Limits, tls_context
 from coreimage.model.index import Image
 
 GIGABYTE = 10**9
+_DEVICE = re.compile(r"/pool/device-[^/]*\Z")
 DEFAULT_SIZE = 4
 
 
@@ -68,11 +79,16 @@ class FlashOptions:
     revision: int | None = None
     access: Access = NO_ACCESS
     download_only: bool = False
+    local: LocalWish = NOTHING_LOCAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashPlan:
-    """What will be on the disk; `download_size` counts the bytes that are not in the cache."""
+    """What will be on the disk; `download_size` counts the bytes that are not in the cache.
+
+    `local` are parts of this machine. With a root file system among them nothing comes from a
+    server: then `server` and `channel` are empty and the image's version is 0.
+    """
 
     output: Path
     server: str
@@ -84,6 +100,12 @@ class FlashPlan:
     layout: Layout
     seed: bytes
     access: Access
+    local: Sequence[LocalPart] = ()
+
+    @property
+    def from_channel(self) -> bool:
+        """Whether the system is a version of a channel, which can be updated."""
+        return bool(self.channel)
 
     @property
     def device(self) -> str:
@@ -96,7 +118,7 @@ class FlashJob:
     """A plan and what is needed to carry it out."""
 
     plan: FlashPlan
-    server: Server
+    server: Server | None
     place: Place
     scratch: Path
 
@@ -130,25 +152,23 @@ def planned(
     """Yield what will be done; nothing but metadata was downloaded."""
     if not options.download_only:
         check_output(options.output)
-    channel = channel_name(options.release, options.channel)
     if options.size < DEFAULT_SIZE:
         raise UsageError(
             f"a disk of {options.size} GB is too small", hint=f"the minimum is {DEFAULT_SIZE} GB"
         )
+    if options.local.whole:
+        with files.scratch_directory(place.scratch) as scratch:
+            yield _planned_locally(options, place, scratch=scratch, progress=progress, now=now)
+        return
+    channel = channel_name(options.release, options.channel)
     progress.stage("Fetching information from server...")
     with connected(place, now=now) as (server, scratch):
-        progress.stage("Determining oem configuration")
-        oem = find_oem(
-            options.oem,
-            folders=options.oem_folders,
-            server=server,
-            store=options.store,
-            now=int(now.timestamp()),
-            progress=progress,
-        )
-        index = server.index(channel, oem.device)
-        image = index.full(options.revision)
-        seed = _seed(options, oem, channel, image)
+        oem = _oem(options, server, progress=progress, now=now)
+        image = server.index(channel, oem.device).full(options.revision)
+        local = _parts(options, oem, scratch)
+        if local:
+            image = _without_device(image)
+        seed = _seed(options, oem, channel, image, local)
         plan = FlashPlan(
             output=options.output,
             server=server.source.name,
@@ -160,11 +180,78 @@ def planned(
             layout=plan_layout(oem, size=options.size * GIGABYTE, seed=seed),
             seed=seed,
             access=options.access,
+            local=local,
         )
         yield FlashJob(plan=plan, server=server, place=place, scratch=scratch)
 
 
-def _seed(options: FlashOptions, oem: OemPackage, channel: str, image: Image) -> bytes:
+def _planned_locally(
+    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress, now: datetime
+) -> FlashJob:
+    if options.download_only or options.store is not None:
+        raise UsageError(
+            "a root file system of this machine needs no server",
+            hint="leave out --download-only and --store",
+        )
+    oem = _oem(options, None, progress=progress, now=now)
+    local = _parts(options, oem, scratch)
+    image = local_image(local)
+    seed = _seed(options, oem, "", image, local)
+    plan = FlashPlan(
+        output=options.output,
+        server="",
+        channel="",
+        channel_names=(),
+        oem=oem,
+        image=image,
+        download_size=0,
+        layout=plan_layout(oem, size=options.size * GIGABYTE, seed=seed),
+        seed=seed,
+        access=options.access,
+        local=local,
+    )
+    return FlashJob(plan=plan, server=None, place=place, scratch=scratch)
+
+
+def _oem(
+    options: FlashOptions, server: Server | None, *, progress: Progress, now: datetime
+) -> OemPackage:
+    progress.stage("Determining oem configuration")
+    return find_oem(
+        options.oem,
+        folders=options.oem_folders,
+        server=server,
+        store=options.store,
+        now=int(now.timestamp()),
+        progress=progress,
+    )
+
+
+def _parts(options: FlashOptions, oem: OemPackage, scratch: Path) -> list[LocalPart]:
+    if options.local.nothing:
+        return []
+    arch = oem.info.oem.hardware.architecture
+    return find_parts(options.local, arch=arch, scratch=scratch)
+
+
+def _without_device(image: Image) -> Image:
+    """Return an image without the file that a device part of this machine stands in for."""
+    rest = [file for file in image.files if not _DEVICE.match(file.path)]
+    if len(rest) != len(image.files) - 1:
+        raise DataError(
+            f"image {image.version} has no device part that could be replaced",
+            hint="name a root file system of this machine too, with --rootfs",
+        )
+    return replace(image, files=rest)
+
+
+def _seed(
+    options: FlashOptions,
+    oem: OemPackage,
+    channel: str,
+    image: Image,
+    local: Sequence[LocalPart],
+) -> bytes:
     """Return what all identifiers on the disk are derived from."""
     document = {
         "channel": channel,
@@ -172,23 +259,34 @@ def _seed(options: FlashOptions, oem: OemPackage, channel: str, image: Image) ->
         "oem": oem.digest,
         "size": options.size,
         "access": options.access.files(),
+        **({"local": [part.sha256 for part in local]} if local else {}),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
 
 @contextmanager
-def _downloaded(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
+def _gathered(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
+    """Yield all files in the order of applying: those of the server, then those of this machine.
+
+    The version, last of a server's files, stays last.
+    """
     progress.stage("Downloading and setting up...")
     image = job.plan.image
     if job.plan.download_size:
         files.require_space(job.place.cache, job.plan.download_size, purpose="the downloads")
-    with download.collected(job.server.source, image, job.server.chain, progress) as payloads:
-        yield payloads
+    with ExitStack() as stack:
+        payloads: list[download.Payload] = []
+        if job.server is not None:
+            payloads += stack.enter_context(
+                download.collected(job.server.source, image, job.server.chain, progress)
+            )
+        local = stack.enter_context(opened(job.plan.local))
+        yield [*payloads[:-1], *local, *payloads[-1:]]
 
 
 def fetch_only(job: FlashJob, *, progress: Progress) -> int:
     """Download and verify the image, make nothing of it, and return its size in bytes."""
-    with _downloaded(job, progress) as payloads:
+    with _gathered(job, progress) as payloads:
         _version(job.plan, payloads)
         return sum(payload.entry.size for payload in payloads)
 
@@ -208,18 +306,22 @@ def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPa
 def flash(job: FlashJob, *, progress: Progress) -> None:
     """Make the disk image at the plan's output; raises whatever is wrong, and leaves nothing."""
     plan = job.plan
-    with _downloaded(job, progress) as payloads:
-        version = _version(plan, payloads)
-        slot = unpack_image(payloads, scratch=job.scratch, progress=progress)
+    plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
+    with _gathered(job, progress) as payloads:
+        version = _version(plan, payloads) if plan.from_channel else None
+        slot = unpack_image(payloads, scratch=job.scratch, progress=progress, plain=plain)
     slot.check(plan.oem)
+    if version is None:
+        slot.system.put_file("etc/ubuntu-build", b"0\n")
+    time = newest_time(slot.system) if version is None else version.time
     progress.stage(f"Installing {plan.oem.info.name}")
     content = DiskContent(
         system=slot.system,
         boot_files=slot.boot_files(),
         oem=plan.oem,
         access=plan.access,
-        install_yaml=install_yaml(plan, version.time),
-        time=version.time,
+        install_yaml=install_yaml(plan, time),
+        time=time,
     )
     parts = make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress

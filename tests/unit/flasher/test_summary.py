@@ -83,9 +83,9 @@ def test_kvm_is_named_only_where_it_works(tmp_path: Path, monkeypatch: pytest.Mo
     kvm.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(kvm.parent))
     device = tmp_path / "device"
-    assert launcher(kvm=device) == "qemu-system-x86_64"
+    assert launcher(plan(), kvm=device) == "qemu-system-x86_64"
     device.touch()
-    assert launcher(kvm=device) == "kvm"
+    assert launcher(plan(), kvm=device) == "kvm"
 
 
 def test_the_record_is_flat_and_has_no_clock() -> None:

@@ -1,7 +1,7 @@
 """What the files of an image become: the tree of a system slot, and what starts it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from coreimage.model.hardware import Hardware
 
 _CHANNEL_INI = "system/etc/system-image/channel.ini"
 _MAX_INI = 64 << 10
+_IMAGE_NAMES = frozenset({"system", "assets", "hardware.yaml"})
 # The first day of 1980: FAT knows none before.
 _EARLIEST = 315532800
 
@@ -93,8 +94,18 @@ def read_version(payload: Payload) -> VersionPart:
     return VersionPart(channel_ini=text, time=time)
 
 
-def unpack_image(payloads: Sequence[Payload], *, scratch: Path, progress: Progress) -> Slot:
-    """Apply verified files in their order; raises DataError for what has no place in an image."""
+def unpack_image(
+    payloads: Sequence[Payload],
+    *,
+    scratch: Path,
+    progress: Progress,
+    plain: Container[str] = (),
+) -> Slot:
+    """Apply verified files in their order; raises DataError for what has no place in an image.
+
+    `plain` has the paths of files that are root file systems as builds have them, with nothing
+    moved below `system`; what an image adds to them is added.
+    """
     system, boot = Staging(scratch / "system"), Staging(scratch / "boot")
     routes = {
         "system": Route(staging=system),
@@ -104,15 +115,51 @@ def unpack_image(payloads: Sequence[Payload], *, scratch: Path, progress: Progre
     total = sum(payload.entry.size for payload in payloads)
     with progress.task("unpacking", total) as task:
         for payload in payloads:
+            whole = payload.entry.path in plain and not _is_image_file(payload)
             with compress.decompressing(payload.file, name=payload.name) as stream:
                 reader = _Following(stream, payload, task)
-                unpack(reader, archive=payload.name, routes=routes)
+                if whole:
+                    everything = Route(staging=system, keep_name=True)
+                    unpack(reader, archive=payload.name, routes={}, default=everything)
+                else:
+                    unpack(reader, archive=payload.name, routes=routes)
                 reader.finish()
+            if whole:
+                _complete(system)
     try:
         text = boot.file("hardware.yaml").read_text(errors="replace")
     except NotFoundError as error:
         raise DataError("the image has no hardware.yaml: it cannot be started") from error
     return Slot(system=system, boot=boot, hardware=Hardware.from_yaml(text))
+
+
+def _is_image_file(payload: Payload) -> bool:
+    """Tell whether a tarball is one of an image already, with everything below `system`."""
+    with (
+        compress.decompressing(payload.file, name=payload.name) as stream,
+        tar.reading(stream, archive=payload.name) as archive,
+    ):
+        for member in tar.members(archive, archive=payload.name):
+            if member.name:
+                return member.name.partition("/")[0] in _IMAGE_NAMES
+    return False
+
+
+def _complete(system: Staging) -> None:
+    """Add what the server adds when it makes an image of a root file system, and leave out too."""
+    for path in [path for path in system.entries if path.startswith("dev/")]:
+        system.remove(path)
+    system.remove("SWAP.swap")
+    newest = max((entry.mtime or 0 for entry in system.entries.values()), default=0)
+    for path in ("writable", "lib/modules"):
+        if not system.has(path):
+            system.put_directory(path, mtime=newest)
+    system.put_symlink("etc/mtab", "/proc/mounts", mtime=newest)
+
+
+def newest_time(system: Staging) -> int:
+    """Return the time of the newest file, in UNIX seconds, as the time of an image."""
+    return max(_EARLIEST, *(entry.mtime or 0 for entry in system.entries.values()))
 
 
 class _Following:

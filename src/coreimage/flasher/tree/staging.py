@@ -107,6 +107,10 @@ class Staging:
             raise NotFoundError(f"there is no file '{path}' in the tree")
         return self.root / found
 
+    def has(self, path: str) -> bool:
+        """Tell whether there is anything at `path`, symlinks followed."""
+        return self._resolve(_checked(path), last=True) in self._entries
+
     def put_file(
         self,
         path: str,

@@ -26,8 +26,10 @@ Routes = Mapping[str, Route | None]
 """Routes by top-level name; members of a name that is None are dropped."""
 
 
-def unpack(stream: Reader, *, archive: str, routes: Routes) -> None:
+def unpack(stream: Reader, *, archive: str, routes: Routes, default: Route | None = None) -> None:
     """Apply a tar archive to the trees of `routes`, in one pass and in constant memory.
+
+    Members whose top-level name is in none take `default`.
 
     Device nodes and pipes below dev/ are dropped: the kernel makes them. Raises DataError that
     names the archive for members without a route, other device nodes, hard links that leave
@@ -38,13 +40,13 @@ def unpack(stream: Reader, *, archive: str, routes: Routes) -> None:
             if not member.name and member.isdir():
                 continue
             try:
-                _apply(opened, member, routes)
+                _apply(opened, member, _Choice(routes, default))
             except DataError as error:
                 raise DataError(f"'{archive}': {error.message}", hint=error.hint) from error
 
 
-def _apply(opened: tarfile.TarFile, member: tarfile.TarInfo, routes: Routes) -> None:
-    route, path = _route(member.name, routes)
+def _apply(opened: tarfile.TarFile, member: tarfile.TarInfo, choice: "_Choice") -> None:
+    route, path = choice.route(member.name)
     if route is None:
         return
     staging = route.staging
@@ -55,7 +57,7 @@ def _apply(opened: tarfile.TarFile, member: tarfile.TarInfo, routes: Routes) -> 
     elif member.issym():
         staging.put_symlink(path, member.linkname, xattrs=xattrs, **owner)
     elif member.islnk():
-        staging.put_hard_link(path, _link_target(member, route, routes))
+        staging.put_hard_link(path, _link_target(member, route, choice))
     elif member.isfile():
         staging.require_room(member.size)
         content = opened.extractfile(member)
@@ -65,17 +67,25 @@ def _apply(opened: tarfile.TarFile, member: tarfile.TarInfo, routes: Routes) -> 
         raise DataError(f"member '{member.name}' is neither file, directory nor link")
 
 
-def _route(name: str, routes: Routes) -> tuple[Route | None, str]:
-    top, _, rest = name.partition("/")
-    if top not in routes:
-        expected = ", ".join(f"'{each}'" for each in sorted(routes))
-        raise DataError(f"member '{name}' is in none of {expected}")
-    route = routes[top]
-    return route, name if route is not None and route.keep_name else rest
+class _Choice:
+    """Which way a member goes."""
+
+    def __init__(self, routes: Routes, default: Route | None) -> None:
+        self._routes = routes
+        self._default = default
+
+    def route(self, name: str) -> tuple[Route | None, str]:
+        """Return the route of a member, and its path there."""
+        top, _, rest = name.partition("/")
+        if top not in self._routes and self._default is None:
+            expected = ", ".join(f"'{each}'" for each in sorted(self._routes))
+            raise DataError(f"member '{name}' is in none of {expected}")
+        route = self._routes.get(top, self._default)
+        return route, name if route is not None and route.keep_name else rest
 
 
-def _link_target(member: tarfile.TarInfo, route: Route, routes: Routes) -> str:
-    other, target = _route(member.linkname, routes)
+def _link_target(member: tarfile.TarInfo, route: Route, choice: _Choice) -> str:
+    other, target = choice.route(member.linkname)
     if other is None or other.staging is not route.staging:
         raise DataError(f"hard link '{member.name}' leads out of its tree, to '{member.linkname}'")
     return target
