@@ -35,6 +35,7 @@ from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
 from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.upkeep import keep_up
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
@@ -82,6 +83,7 @@ def run_road(
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 
 
@@ -93,11 +95,13 @@ def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[st
     """
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        return {
+        imports: dict[str, Mapping[str, ImportResult]] = {
             name: import_published(workspace, name, progress=progress)
             for name, settings in workspace.settings.channels.items()
             if _is_fed(workspace, settings)
         }
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    return imports
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:

@@ -18,6 +18,7 @@ from coreimage.config import (
     ExtraArchiveSettings,
     ScheduleSettings,
     Settings,
+    SigningSettings,
 )
 from coreimage.rootfs.definition import Architecture, Definition, Device, Release
 
@@ -133,6 +134,7 @@ def expected_settings() -> dict[str, Any]:
         "extra_archives": ("extra_archives.NAME.", ExtraArchiveSettings),
         "channels": ('channels."NAME".', ChannelSettings),
         "schedules": ("schedules.NAME.", ScheduleSettings),
+        "signing": ("signing.LEVEL.", SigningSettings),
     }
     found = dict(fields(Settings))
     for name, (prefix, model) in tables.items():

@@ -1,8 +1,9 @@
 """The machine as a whole: every check, in the order of the road."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.checks import namespaces, programs, resources
+from coreimage.checks import freshness, namespaces, programs, resources
 from coreimage.checks.check import Check
 
 
@@ -23,4 +24,5 @@ def examine(workspace: Path, *, host: str) -> list[Check]:
         resources.check_space("space in the workspace", workspace, resources.WORKSPACE_SPACE),
         *resources.check_temporary(),
         resources.check_memory(),
+        *freshness.check_freshness(workspace, now=datetime.now(UTC)),
     ]

@@ -11,7 +11,10 @@ from coreimage.cli.space import load_space
 if TYPE_CHECKING:
     from coreimage.model.index import Image
 
-app = typer.Typer(help="List, show and import the images of a channel.", no_args_is_help=True)
+app = typer.Typer(
+    help="The images of a channel: import, offer, promote and withdraw them, and keep house.",
+    no_args_is_help=True,
+)
 
 ChannelArgument = Annotated[
     str, typer.Argument(help="The channel, for example debian-core/13/edge.")
@@ -43,11 +46,12 @@ def list_images(
             image.type.value,
             "" if image.base is None else str(image.base),
             f"{image.size / 1e6:.1f} MB",
+            _offer(image),
             image.version_detail,
         ]
         for image in images
     ]
-    columns = ["version", "type", "base", "size", "made of"]
+    columns = ["version", "type", "base", "size", "offered to", "made of"]
     print_table(f"Images of {device} in {channel}", columns, rows)
 
 
@@ -72,7 +76,8 @@ def show(
     if json:
         print_json(_fields(image))
         return
-    print(f"version {image.version}: {image.description}\n{image.version_detail}\n")
+    print(f"version {image.version}: {image.description}\n{image.version_detail}")
+    print(f"offered to: {_offer(image)}\n")
     rows = [
         [str(file.order), file.path, f"{file.size / 1e6:.1f} MB", file.checksum]
         for file in image.files
@@ -142,7 +147,13 @@ def _fields(image: "Image") -> dict[str, Any]:
         "base": image.base,
         "size": image.size,
         "description": image.description,
+        "translations": dict(image.translations),
         "version_detail": image.version_detail,
+        "phased_percentage": image.percentage,
+        "minversion": image.minversion,
+        "bootme": image.bootme,
+        "withdrawn": image.withdrawn,
+        "tags": list(image.tags),
         "files": [
             {
                 "order": file.order,
@@ -155,3 +166,13 @@ def _fields(image: "Image") -> dict[str, Any]:
         ],
         **image.extra,
     }
+
+
+def _offer(image: "Image") -> str:
+    """Return in a few words who is offered an image."""
+    if image.withdrawn is not None:
+        return f"nobody: {image.withdrawn}"
+    words = [f"{image.percentage} %" if image.phased_percentage is not None else "all"]
+    if image.minversion:
+        words.append(f"from build {image.minversion}")
+    return ", ".join(words)

@@ -9,9 +9,9 @@ from coreimage.cli import (
     build,
     channel,
     flash,
-    image,
     keyring,
     oem,
+    offer,
     pipeline,
     publication,
     rootfs,
@@ -31,8 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, image, keyring, oem, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, flash, keyring, oem, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+app.add_typer(offer.app, name="image")  # what cli.image has, and more
 for verb in (boot, doctor, init, serve):
     app.command()(verb)
 

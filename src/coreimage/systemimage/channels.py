@@ -1,6 +1,7 @@
 """Channels: make, remove and rename them, and say which ones follow others.
 
-Every function is one transaction: the channel, and all that follow it, change in one step.
+Every function is one transaction: the channel, and all that follow it, change in one step. It
+returns the names of the channels that changed; with `dry_run`, that would change.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,13 @@ from coreimage.systemimage.versionfile import Telling, is_version_file
 
 
 def create_channel(
-    workspace: Workspace, name: str, *, now: datetime, hidden: bool = False, exist_ok: bool = False
+    workspace: Workspace,
+    name: str,
+    *,
+    now: datetime,
+    hidden: bool = False,
+    exist_ok: bool = False,
+    dry_run: bool = False,
 ) -> bool:
     """Publish a channel without devices; the first import of a device adds it.
 
@@ -28,7 +35,8 @@ def create_channel(
     CoreImageError when the channel exists, unless `exist_ok`.
     """
     check_channel_name(name)
-    with tree.edit(workspace, now=now, purpose=f"channel create {name}") as edit:
+    purpose = f"channel create {name}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         if name in edit.channels.channels:
             if exist_ok:
                 return False
@@ -38,34 +46,33 @@ def create_channel(
 
 
 def remove_channel(
-    workspace: Workspace, name: str, *, now: datetime, force: bool = False
+    workspace: Workspace, name: str, *, now: datetime, force: bool = False, dry_run: bool = False
 ) -> Sequence[str]:
-    """Remove a channel and return what was removed.
+    """Remove a channel and return the channels that were removed or changed.
 
     Channels that follow it keep it from being removed, unless `force`: then aliases and redirects
     of it are removed with it, and single devices that are redirected to it.
     """
-    with tree.edit(workspace, now=now, purpose=f"channel remove {name}") as edit:
+    purpose = f"channel remove {name}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         edit.channels.require(name)
-        return _remove(edit, name, force=force)
+        _remove(edit, name, force=force)
+    return edit.changed()
 
 
-def _remove(edit: Edit, name: str, *, force: bool) -> list[str]:
+def _remove(edit: Edit, name: str, *, force: bool) -> None:
     followers = followers_of(edit.channels, name)
     if followers and not force:
         raise _followed(name, followers, "--force removes them, too")
-    removed = [name]
     for follower in followers:
         channel = edit.channels.channels[follower]
         if channel.follows == name:
-            removed += _remove(edit, follower, force=force)
+            _remove(edit, follower, force=force)
             continue
         for device, entry in channel.devices.items():
             if entry.redirect == name:
                 edit.remove_device(follower, device)
-                removed.append(f"{follower} ({device})")
     edit.remove_channel(name)
-    return removed
 
 
 def rename_channel(
@@ -76,7 +83,8 @@ def rename_channel(
     now: datetime,
     force: bool = False,
     keep_redirect: bool = False,
-) -> None:
+    dry_run: bool = False,
+) -> Sequence[str]:
     """Give a channel another name, with indexes and version tarballs that say so.
 
     Devices look for the old name: `keep_redirect` leaves a hidden redirect there, by which they
@@ -84,7 +92,8 @@ def rename_channel(
     they follow the new name, which makes devices of its aliases take a full image.
     """
     check_channel_name(new)
-    with tree.edit(workspace, now=now, purpose=f"channel rename {old} {new}") as edit:
+    purpose = f"channel rename {old} {new}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         channel = edit.channels.require(old)
         if new in edit.channels.channels:
             raise _exists(new)
@@ -102,6 +111,7 @@ def rename_channel(
             edit.set_channel(follower, _retargeted(edit.channels.channels[follower], old, new))
         if keep_redirect:
             edit.set_channel(old, Channel(devices={}, redirect=new, hidden=True))
+    return edit.changed()
 
 
 def _take_over(edit: Edit, old: str, new: str, device: str, redirect: str | None) -> None:
@@ -145,12 +155,15 @@ def _retargeted(channel: Channel, old: str, new: str) -> Channel:
     )
 
 
-def set_hidden(workspace: Workspace, name: str, *, hidden: bool, now: datetime) -> bool:
-    """Hide a channel from people, or show it again; return whether that changed anything."""
-    with tree.edit(workspace, now=now, purpose=f"channel hide {name}") as edit:
+def set_hidden(
+    workspace: Workspace, name: str, *, hidden: bool, now: datetime, dry_run: bool = False
+) -> Sequence[str]:
+    """Hide a channel from people, or show it again."""
+    purpose = f"channel hide {name}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         found = edit.channels.require(name)
         edit.set_channel(name, replace(found, hidden=hidden))
-    return found.hidden is not hidden
+    return edit.changed()
 
 
 def set_alias(
@@ -161,7 +174,8 @@ def set_alias(
     now: datetime,
     force: bool = False,
     allow_downgrade: bool = False,
-) -> None:
+    dry_run: bool = False,
+) -> Sequence[str]:
     """Make a channel follow another one with all its devices and images; it may be new.
 
     An alias may be changed to another target; the channel is there all the time. `force` lets a
@@ -169,22 +183,28 @@ def set_alias(
     `allow_downgrade` lets its devices go back to lower numbers.
     """
     check_channel_name(name)
-    with tree.edit(workspace, now=now, purpose=f"channel alias {name} {target}") as edit:
+    purpose = f"channel alias {name} {target}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         found = _prepare_to_follow(edit, name, target, force=force, own_kept=True)
         if allow_downgrade:
             edit.allow_downgrade(name)
         edit.set_channel(name, replace(found, alias=target, redirect=None))
+    return edit.changed()
 
 
-def unset_alias(workspace: Workspace, name: str, *, now: datetime) -> None:
+def unset_alias(
+    workspace: Workspace, name: str, *, now: datetime, dry_run: bool = False
+) -> Sequence[str]:
     """Let an alias keep the images that it has, as its own, and follow nobody any more."""
-    with tree.edit(workspace, now=now, purpose=f"channel unalias {name}") as edit:
+    purpose = f"channel unalias {name}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         found = edit.channels.require(name)
         if found.alias is None:
             raise CoreImageError(f"channel '{name}' is not an alias", hint=_follows(found))
         edit.set_channel(name, replace(found, alias=None))
         for device in found.devices:
             _take_over(edit, name, name, device, None)
+    return edit.changed()
 
 
 def set_redirect(
@@ -195,19 +215,21 @@ def set_redirect(
     now: datetime,
     device: str | None = None,
     force: bool = False,
-) -> None:
+    dry_run: bool = False,
+) -> Sequence[str]:
     """Send the devices of a channel, or one of them, to another channel's images.
 
     The channel may be new. `force` gives up the images that it has of its own.
     """
     check_channel_name(name)
     purpose = f"channel redirect {name} {target}"
-    with tree.edit(workspace, now=now, purpose=purpose) as edit:
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         if device is not None:
             _redirect_device(edit, name, target, device, force=force)
-            return
-        found = _prepare_to_follow(edit, name, target, force=force, own_kept=False)
-        edit.set_channel(name, replace(found, alias=None, redirect=target))
+        else:
+            found = _prepare_to_follow(edit, name, target, force=force, own_kept=False)
+            edit.set_channel(name, replace(found, alias=None, redirect=target))
+    return edit.changed()
 
 
 def _redirect_device(edit: Edit, name: str, target: str, device: str, *, force: bool) -> None:
@@ -232,10 +254,16 @@ def _redirect_device(edit: Edit, name: str, target: str, device: str, *, force: 
 
 
 def unset_redirect(
-    workspace: Workspace, name: str, *, now: datetime, device: str | None = None
-) -> None:
+    workspace: Workspace,
+    name: str,
+    *,
+    now: datetime,
+    device: str | None = None,
+    dry_run: bool = False,
+) -> Sequence[str]:
     """End the redirect of a channel, or of one device; it has no images then until an import."""
-    with tree.edit(workspace, now=now, purpose=f"channel unredirect {name}") as edit:
+    purpose = f"channel unredirect {name}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         found = edit.channels.require(name)
         if device is not None:
             if found.redirect or edit.channels.device(name, device).redirect is None:
@@ -244,40 +272,48 @@ def unset_redirect(
                     hint=_follows(found),
                 )
             edit.remove_device(name, device)
-            return
-        if found.redirect is None:
+        elif found.redirect is None:
             raise CoreImageError(f"channel '{name}' is not redirected", hint=_follows(found))
-        edit.set_channel(name, replace(found, redirect=None, devices={}))
+        else:
+            edit.set_channel(name, replace(found, redirect=None, devices={}))
+    return edit.changed()
 
 
 def set_device_keyring(
-    workspace: Workspace, name: str, device: str, *, now: datetime, remove: bool = False
-) -> None:
+    workspace: Workspace,
+    name: str,
+    device: str,
+    *,
+    now: datetime,
+    remove: bool = False,
+    dry_run: bool = False,
+) -> Sequence[str]:
     """Let a device's index be signed by the device-signing key, whose keyring it then fetches.
 
     `remove` takes the keyring away. The key must be there: NotFoundError.
     """
-    with tree.edit(workspace, now=now, purpose=f"channel keyring {name} {device}") as edit:
-        found, entry = edit.channels.require(name), edit.channels.device(name, device)
-        if target := found.follows or entry.redirect:
-            raise CoreImageError(
-                f"'{device}' of channel '{name}' follows channel '{target}'",
-                hint=f"give '{target}' the keyring: '{name}' follows in the same step",
-            )
+    purpose = f"channel keyring {name} {device}"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
+        edit.channels.device(name, device)
+        edit.require_own(name, device)
         tarball = None
         if not remove:
             level = KeyringType.DEVICE_SIGNING
             keys = Signer(workspace.gpg_home).public_keyring(level).read_bytes()
             tarball = keyrings.keyring_tarball(level, keys, now=now, model=device)
         edit.put_device_keyring(name, device, tarball)
+    return edit.changed()
 
 
-def refresh(workspace: Workspace, *, now: datetime, force: bool = False) -> bool:
+def refresh(
+    workspace: Workspace, *, now: datetime, force: bool = False, dry_run: bool = False
+) -> bool:
     """Publish the channels with a new expiry when less than half the time is left.
 
     Returns whether that was so. `force` does it in any case.
     """
-    with tree.edit(workspace, now=now, purpose="channel refresh") as edit:
+    purpose = "channel refresh"
+    with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
         due = force or _is_due(workspace, edit.channels, now)
         if due:
             edit.refresh()

@@ -15,7 +15,6 @@ from coreimage.model.index import Image, ImageFile, Index
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import layout, versionfile
 from coreimage.systemimage.images import LAST_VERSION, last_version
-from coreimage.systemimage.signpolicy import Purpose
 from coreimage.systemimage.transaction import Edit
 from coreimage.systemimage.versionfile import Telling
 
@@ -190,7 +189,7 @@ def put_version(
     content = versionfile.retell(old, telling, name=source.path)
     wanted = f"/{telling.channel}/{telling.device}/version-{telling.version}.tar.xz"
     path = edit.free_path(wanted, content)
-    edit.put_signed(path, content, level=level, purpose=Purpose.PAYLOAD)
+    edit.put_signed(path, content, level=level)
     return ImageFile(
         order=source.order,
         path=path,

@@ -17,7 +17,6 @@ from coreimage.model.index import ImageFile
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import tree
 from coreimage.systemimage.signing import SigningService
-from coreimage.systemimage.signpolicy import Purpose
 
 SUFFIX = ".tar.xz"
 
@@ -90,26 +89,19 @@ class PoolFile:
 
 
 def stage(
-    made: Path,
-    *,
-    path: str,
-    sidecar: SideCar,
-    signer: SigningService,
-    level: KeyringType,
-    channel: str = "",
-    device: str = "",
+    made: Path, *, path: str, sidecar: SideCar, signer: SigningService, level: KeyringType
 ) -> PoolFile:
     """Sign a finished file and its side-car, ready to be published.
 
-    `{sha256}` in the path stands for the file's own digest. `channel` and `device` are for the log.
+    `{sha256}` in the path stands for the file's own digest.
     """
     checksum = files.sha256_of(made)
+    final = path.format(sha256=checksum)
     files.write_atomically(_sidecar_of(made), sidecar.to_json())
-    for each, purpose in ((made, Purpose.PAYLOAD), (_sidecar_of(made), Purpose.RECORD)):
-        signature = Path(f"{each}.asc")
-        signer.sign(each, signature, level=level, purpose=purpose, channel=channel, device=device)
+    for each, name in ((made, final), (_sidecar_of(made), sidecar_path(final))):
+        signer.sign_published(each, Path(f"{each}.asc"), level=level, path=name)
     return PoolFile(
-        path=path.format(sha256=checksum),
+        path=final,
         checksum=checksum,
         size=made.stat().st_size,
         sidecar=sidecar,

@@ -144,6 +144,21 @@ class SigningService:
         self._note(request, **({"prepared": True} if prepared else {}))
         files.write_atomically(signature, made)
 
+    def sign_published(self, data: Path, signature: Path, *, level: KeyringType, path: str) -> None:
+        """Sign a file of the channel tree, as `sign` does, for what its path says that it is."""
+        purpose = signpolicy.purpose_of(path)
+        shared = path.startswith(("/pool/", "/gpg/")) or purpose is Purpose.CHANNELS
+        channel, device = ("", "") if shared else path[1:].rsplit("/", 2)[:2]
+        self.sign(
+            data,
+            signature,
+            level=level,
+            purpose=purpose,
+            channel=channel,
+            device=device,
+            name=path,
+        )
+
     def _where(self, level: KeyringType) -> SigningSettings:
         return self._settings.get(level.value, _IN_WORKSPACE)
 

@@ -32,6 +32,19 @@ class Purpose(StrEnum):
     CHECKSUMS = "checksums"
 
 
+def purpose_of(path: str) -> Purpose:
+    """Return what a file of the channel tree is for, by its root-relative path."""
+    folder, _, name = path.rpartition("/")
+    if folder == "/gpg" or name.startswith("device-signing"):
+        return Purpose.KEYRING
+    if path == "/channels.json":
+        return Purpose.CHANNELS
+    if name.endswith(".json"):
+        in_pool = folder == "/pool" or not name.startswith("index")
+        return Purpose.RECORD if in_pool else Purpose.INDEX
+    return Purpose.PAYLOAD
+
+
 _LOWER = frozenset({KeyringType.IMAGE_SIGNING, KeyringType.DEVICE_SIGNING})
 _LEVELS: Mapping[Purpose, frozenset[KeyringType]] = {
     Purpose.CHANNELS: frozenset({KeyringType.IMAGE_SIGNING}),

@@ -18,7 +18,6 @@ from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import layout
 from coreimage.systemimage.images import empty_index, last_version
 from coreimage.systemimage.signing import SigningService
-from coreimage.systemimage.signpolicy import Purpose
 
 LINKS = {
     "channels.json": "state/channels.json",
@@ -30,12 +29,22 @@ _KEYRING_SUFFIX = ".tar.xz"
 
 
 class Edit:
-    """What one transaction will publish. Made by `tree.edit` only."""
+    """What one transaction will publish. Made by `tree.edit` only.
+
+    With `dry_run` nothing is signed, and nothing can be committed.
+    """
 
     def __init__(
-        self, workspace: Workspace, *, scratch: Path, now: datetime, signer: SigningService
+        self,
+        workspace: Workspace,
+        *,
+        scratch: Path,
+        now: datetime,
+        signer: SigningService,
+        dry_run: bool = False,
     ) -> None:
         self.workspace = workspace
+        self.dry_run = dry_run
         self.scratch = scratch
         self.now = now
         self.signer = signer
@@ -43,6 +52,7 @@ class Edit:
         self._serials = layout.serials(workspace)
         self._staged: dict[str, Path] = {}
         self._state = scratch / "state"
+        self._resigned: dict[str, Path] = {}
         self._due = False
         self._downgrades: set[str] = set()
         (self._state / "gpg").mkdir(parents=True)
@@ -58,6 +68,11 @@ class Edit:
     def serial(self) -> int:
         """The number of the state that will be published."""
         return max(self._serials, default=0) + 1
+
+    def changed(self) -> list[str]:
+        """Return the channels that are not what they were before the transaction, by name."""
+        before, now = self.before.channels, self.channels.channels
+        return sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
 
     def set_channel(self, name: str, channel: Channel) -> None:
         """Add or replace a channel."""
@@ -110,9 +125,7 @@ class Edit:
         """
         self._staged[check_path(path)] = staged
 
-    def put_signed(
-        self, path: str, content: bytes, *, level: KeyringType, purpose: Purpose
-    ) -> None:
+    def put_signed(self, path: str, content: bytes, *, level: KeyringType) -> None:
         """Publish a small file, signed here by the key of a level.
 
         A file that is there already with these bytes is left alone.
@@ -122,17 +135,13 @@ class Edit:
         name = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_LENGTH]
         staged = self.scratch / f"file-{name}"
         files.write_atomically(staged, content)
-        channel, device, _ = path[1:].rsplit("/", 2)
-        self.signer.sign(
-            staged,
-            Path(f"{staged}.asc"),
-            level=level,
-            purpose=purpose,
-            channel=channel,
-            device=device,
-            name=path,
-        )
+        self._sign(staged, Path(f"{staged}.asc"), level, path=path)
         self.put_file(path, staged)
+
+    def _sign(self, data: Path, signature: Path, level: KeyringType, *, path: str) -> None:
+        """Sign a file for what its published path says that it is."""
+        if not self.dry_run:
+            self.signer.sign_published(data, signature, level=level, path=path)
 
     def _is_published(self, path: str, content: bytes) -> bool:
         final = layout.local_path(self.workspace, path)
@@ -152,9 +161,14 @@ class Edit:
     def put_index(self, channel: str, device: str, index: Index) -> None:
         """Publish the index of a device, adding the device to its channel when it is new.
 
-        Channels that follow this one follow in the same transaction. Raises CoreImageError for a
-        channel or device that follows another one itself.
+        Channels that follow this one follow in the same transaction. Raises as `require_own`.
         """
+        self.require_own(channel, device)
+        found = self.channels.require(channel)
+        self.write_index(channel, device, index, found.devices.get(device))
+
+    def require_own(self, channel: str, device: str) -> None:
+        """Raise CoreImageError when a channel or device has its images from another channel."""
         found = self.channels.require(channel)
         entry = found.devices.get(device)
         target = found.follows or (entry.redirect if entry else None)
@@ -163,7 +177,6 @@ class Edit:
                 f"'{device}' of channel '{channel}' follows channel '{target}'",
                 hint=f"change '{target}': '{channel}' follows in the same step",
             )
-        self.write_index(channel, device, index, entry)
 
     def write_index(self, channel: str, device: str, index: Index, entry: Device | None) -> None:
         """Stage an index, and `entry` for its device with the index' path and digest.
@@ -180,8 +193,7 @@ class Edit:
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         name = f"index-{sha256[:_DIGEST_LENGTH]}.json"
         path = f"/{channel}/{device}/{name}"
-        level = layout.payload_level(entry)
-        self.put_signed(path, text.encode(), level=level, purpose=Purpose.INDEX)
+        self.put_signed(path, text.encode(), level=layout.payload_level(entry))
         found = self.channels.require(channel)
         new = replace(
             entry or Device(index=path), index=path, sha256=sha256, size=len(text.encode())
@@ -196,7 +208,7 @@ class Edit:
         """Publish a keyring tarball, signed by the key of another level."""
         path = self._state / f"gpg/{level}{_KEYRING_SUFFIX}"
         files.write_atomically(path, tarball)
-        self.signer.sign(path, Path(f"{path}.asc"), level=signed_by, purpose=Purpose.KEYRING)
+        self._sign(path, Path(f"{path}.asc"), signed_by, path=f"/gpg/{path.name}")
         self._due = True
 
     def put_device_keyring(self, channel: str, device: str, tarball: bytes | None) -> None:
@@ -206,11 +218,20 @@ class Edit:
         if tarball is not None:
             digest = hashlib.sha256(tarball).hexdigest()
             path = f"/{channel}/{device}/device-signing-{digest[:_DIGEST_LENGTH]}{_KEYRING_SUFFIX}"
-            level = KeyringType.IMAGE_SIGNING
-            self.put_signed(path, tarball, level=level, purpose=Purpose.KEYRING)
+            self.put_signed(path, tarball, level=KeyringType.IMAGE_SIGNING)
             keyring = {"path": path, "signature": f"{path}.asc", "sha256": digest}
         index = self.index(channel, device)
         self.write_index(channel, device, index, replace(entry, keyring=keyring))
+
+    def resign(self, path: str, *, level: KeyringType) -> None:
+        """Replace the signature of a published file by one of the present key of a level.
+
+        The bytes stay, and the old signature was good as well: a reader never has a bad pair.
+        """
+        if path not in self._staged and path not in self._resigned:
+            self._resigned[path] = self.scratch / f"signature-{len(self._resigned)}.asc"
+            final = layout.local_path(self.workspace, path)
+            self._sign(final, self._resigned[path], level, path=path)
 
     def refresh(self) -> None:
         """Publish a new state, with a new expiry, even if nothing else changes."""
@@ -218,12 +239,15 @@ class Edit:
 
     def commit(self) -> None:
         """Make everything visible: signatures before files, files before the switch."""
-        if not self._due and not self._staged and self.channels == self.before:
+        changed = self._due or self._staged or self._resigned
+        if not changed and self.channels == self.before:
             return
         self._write_state()
         tree = self.workspace.channel_tree
         for path, staged in self._staged.items():
             _move_in(staged, layout.local_path(self.workspace, path))
+        for path, signature in self._resigned.items():
+            _move_in_one(signature, Path(f"{layout.local_path(self.workspace, path)}.asc"))
         states = tree / "states"
         states.mkdir(exist_ok=True)
         final = states / str(self.serial)
@@ -274,9 +298,7 @@ class Edit:
         if self._retired:
             retired = json.dumps(self._retired, indent=4, sort_keys=True)
             files.write_atomically(self._state / layout.RETIRED, f"{retired}\n")
-        self.signer.sign(
-            channels, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHANNELS
-        )
+        self._sign(channels, signature, KeyringType.IMAGE_SIGNING, path="/channels.json")
         keys = self.scratch / "keys"
         keys.mkdir()
         chain = trust.open_chain(
@@ -313,9 +335,13 @@ def _read_retired(path: Path) -> dict[str, dict[str, int]]:
 def _move_in(staged: Path, final: Path) -> None:
     """Move a file into the tree, its signature first; a leftover of a killed run is replaced."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    for source, target in ((Path(f"{staged}.asc"), Path(f"{final}.asc")), (staged, final)):
-        with source.open("rb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        source.rename(target)
+    for suffix in (".asc", ""):
+        _move_in_one(Path(f"{staged}{suffix}"), Path(f"{final}{suffix}"))
     files.fsync_directory(final.parent)
+
+
+def _move_in_one(source: Path, target: Path) -> None:
+    with source.open("rb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+    source.rename(target)

@@ -52,23 +52,34 @@ def locked(workspace: Workspace, *, purpose: str) -> Iterator[None]:
 
 @contextmanager
 def edit(
-    workspace: Workspace, *, now: datetime, purpose: str, signer: SigningService | None = None
+    workspace: Workspace,
+    *,
+    now: datetime,
+    purpose: str,
+    dry_run: bool = False,
+    signer: SigningService | None = None,
 ) -> Iterator[Edit]:
     """Yield a transaction; when the block ends well, its changes become visible in one step.
 
     Others wait for their turn. An exception in the block leaves the tree as it was. A block that
-    changed nothing publishes nothing. `signer` is the workspace's unless another one is given.
+    changed nothing publishes nothing, and `dry_run` finds out what would change. `signer` is the
+    workspace's unless another one is given.
     """
     tree = workspace.channel_tree
     tree.mkdir(parents=True, exist_ok=True)
     with locked(workspace, purpose=purpose), files.scratch_directory(tree) as scratch:
         _sweep_links(tree)
         transaction = Edit(
-            workspace, scratch=scratch, now=now, signer=signer or SigningService(workspace)
+            workspace,
+            scratch=scratch,
+            now=now,
+            signer=signer or SigningService(workspace),
+            dry_run=dry_run,
         )
         yield transaction
         followers.bring_along(transaction)
-        transaction.commit()
+        if not dry_run:
+            transaction.commit()
 
 
 def _sweep_links(tree: Path) -> None:

@@ -1,6 +1,8 @@
 """The application: which path is answered from which tree."""
 
+import time
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 from urllib.parse import quote
 
 from anyio import to_thread
@@ -16,8 +18,11 @@ from coreimage.web.front import front_page
 from coreimage.web.listing import listing_page
 from coreimage.web.pages import content_security_policy
 from coreimage.web.trees import Folder, open_beneath
+from coreimage.web.views import Views
 
 _PUBLICATIONS = "/cdimage/"
+_PAIR = frozenset({"/channels.json", "/channels.json.asc"})
+_KEYRINGS = "/gpg/"
 _METHODS = ("GET", "HEAD")
 _REVALIDATE = "no-cache"
 _FOREVER = "public, max-age=31536000, immutable"
@@ -28,17 +33,18 @@ def create_app(workspace: Workspace) -> ASGIApp:
 
     The channel tree lies at `/`, the publication tree at `/cdimage/`. Neither needs to exist yet.
     """
+    views = Views(time.monotonic)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         # In a thread: disks block, and many may ask.
-        response = await to_thread.run_sync(_respond, workspace, request)
+        response = await to_thread.run_sync(_respond, workspace, views, request)
         await response(scope, receive, _with_headers(send))
 
     return application
 
 
-def _respond(workspace: Workspace, request: Request) -> Response:
+def _respond(workspace: Workspace, views: Views, request: Request) -> Response:
     path = request.scope["path"]  # decoded
     if request.method not in _METHODS:
         return _text("method not allowed", status=405, headers={"allow": ", ".join(_METHODS)})
@@ -49,7 +55,7 @@ def _respond(workspace: Workspace, request: Request) -> Response:
             return _with_slash(path)
         if path.startswith(_PUBLICATIONS):
             return _from_publications(workspace.publications, request, path)
-        return _from_channels(workspace.channel_tree, request, path)
+        return _from_channels(workspace.channel_tree, views, request, path)
     except NotFoundError:
         return _text("not found", status=404)
 
@@ -61,14 +67,38 @@ def _from_publications(root: Path, request: Request, path: str) -> Response:
     return listing_page(path, found.path, root) if path.endswith("/") else _with_slash(path)
 
 
-def _from_channels(root: Path, request: Request, path: str) -> Response:
-    found = open_beneath(root, path.removeprefix("/"))
+def _from_channels(root: Path, views: Views, request: Request, path: str) -> Response:
+    found = _open_in_view(root, views, request, path)
     if isinstance(found, Folder):
         raise NotFoundError(f"there is no page for '{path}'")
     # A payload in the pool never changes; its signature does, when keys are rotated.
     for_ever = path.startswith("/pool/") and path.endswith(".tar.xz")
     cache = _FOREVER if for_ever else _REVALIDATE
     return deliver(found, request, name=PurePosixPath(path).name, cache=cache)
+
+
+def _open_in_view(root: Path, views: Views, request: Request, path: str) -> BinaryIO | Folder:
+    """Open a file of the channel tree; what changes with its state is that which the client reads.
+
+    A tree without the link `state`, as a mirror may be, has one state only.
+    """
+    name = path.removeprefix("/")
+    if path not in _PAIR and not path.startswith(_KEYRINGS):
+        return open_beneath(root, name)
+    try:
+        current = str((root / "state").readlink())
+    except OSError:
+        return open_beneath(root, name)
+    client = (request.client.host if request.client else "", request.headers.get("user-agent", ""))
+    state = views.state_for(client, path, head=request.method == "HEAD", current=current)
+    try:
+        return open_beneath(root, f"{state}/{name}")
+    except NotFoundError:
+        if state == current:
+            raise
+    views.forget(client)
+    views.state_for(client, path, head=request.method == "HEAD", current=current)
+    return open_beneath(root, f"{current}/{name}")
 
 
 def _with_slash(path: str) -> Response:
