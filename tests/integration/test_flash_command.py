@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ COREIMAGE = "from coreimage.cli.main import main; main()"
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    made = channel_tree.make_workspace(tmp_path_factory.mktemp("server") / "workspace")
+    # The commands look at the clock, and refuse what has expired by now.
+    now = datetime.now(UTC)
+    made = channel_tree.make_workspace(tmp_path_factory.mktemp("server") / "workspace", now=now)
     for version in (56, 57):
-        channel_tree.publish(made, version)
+        channel_tree.publish(made, version, now=now)
     return made
 
 

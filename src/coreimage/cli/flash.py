@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from coreimage.flasher.provision import Access
     from coreimage.flasher.server import Server
     from coreimage.lib.progress import Progress
+
+
+class ImageFormat(StrEnum):
+    """What --format takes; the names are those of flasher.media.formats."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHDX = "vhdx"
+
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
 
@@ -120,7 +131,40 @@ def core(
             show_default=False,
         ),
     ] = None,
-    size: Annotated[int, typer.Option("--size", "-s", help="Size of the disk in GB.", min=4)] = 4,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            "-s",
+            help="Size of the disk in GB. [default: 4; with --write that of the card]",
+            min=4,
+            show_default=False,
+        ),
+    ] = None,
+    image_format: Annotated[
+        ImageFormat | None,
+        typer.Option(
+            "--format",
+            help="The format of the disk image; by default what its suffix says, else raw. A raw"
+            " image whose name ends in .zst or .xz is compressed.",
+            show_default=False,
+        ),
+    ] = None,
+    bmap: Annotated[
+        bool,
+        typer.Option("--bmap", "--sparse", help="Write a block map for bmaptool beside the image."),
+    ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a card, such as /dev/sdX, in place of a file, and read it back.",
+            show_default=False,
+        ),
+    ] = None,
+    yes_i_know: Annotated[
+        bool,
+        typer.Option("--yes-i-know", help="Write over a device that is fixed or mounted, too."),
+    ] = False,
     enable_ssh: Annotated[bool, typer.Option("--enable-ssh", help="Start the SSH server.")] = False,
     ssh_key: Annotated[
         list[Path] | None,
@@ -155,9 +199,9 @@ def core(
     Example: coreimage flash core 13 --channel edge --output x86.img
     """
     from coreimage.flasher import summary
-    from coreimage.flasher.flash import FlashOptions, planned
+    from coreimage.flasher.flash import FlashOptions, Medium, planned
     from coreimage.flasher.local import LocalWish
-    from coreimage.flasher.oem.find import shipped_folder
+    from coreimage.flasher.media.formats import Format, form_of
 
     report = progress()
     if release is None and rootfs is None:
@@ -167,7 +211,9 @@ def core(
         )
     remote = rootfs is None and (server is None or archive_master is None)
     home = _workspace(workspace, needed=remote)
-    target = output or _default_output(release, channel)
+    if write is not None and (output or image_format or bmap):
+        raise UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
+    target = output or _default_output(release, channel, image_format)
     place = _place(
         home,
         server,
@@ -182,7 +228,13 @@ def core(
     making = not (dry_run or download_only)
     with ExitStack() as stack:
         access, private_key = stack.enter_context(
-            _access(ssh_key or [], enable_ssh, developer_mode, target if making else None, place)
+            _access(
+                ssh_key or [],
+                enable_ssh,
+                developer_mode,
+                target if making else None,
+                place,
+            )
         )
         options = FlashOptions(
             release=release or "",
@@ -190,11 +242,17 @@ def core(
             output=target,
             oem=oem,
             store=store,
-            oem_folders=[*([home.root / "oem"] if home else []), shipped_folder()],
+            oem_folders=oem_folders(home),
             size=size,
             revision=revision,
             access=access,
             download_only=download_only,
+            medium=Medium(
+                form=form_of(target, Format(image_format) if image_format else None),
+                bmap=bmap,
+                card=write,
+                accepted=yes_i_know,
+            ),
             local=LocalWish(
                 rootfs=rootfs,
                 device_part=device_part,
@@ -217,9 +275,10 @@ def core(
         print("\n".join(lines))
 
 
-def _default_output(release: str | None, channel: str) -> Path:
+def _default_output(release: str | None, channel: str, form: ImageFormat | None) -> Path:
     last = channel.rpartition("/")[2]
-    return Path(f"core-{release or 'local'}-{last}.img".replace("/", "-"))
+    suffix = "img" if form in (None, ImageFormat.RAW) else form
+    return Path(f"core-{release or 'local'}-{last}.{suffix}".replace("/", "-"))
 
 
 def _carry_out(
@@ -303,6 +362,29 @@ def query(
         print_json(answer.fields)
     else:
         print("\n".join(answer.lines))
+
+
+def place_of(
+    workspace: Path | None,
+    server: str | None,
+    archive_master: Path | None,
+    *,
+    scratch: Path,
+    verify_tls: bool,
+) -> "tuple[Workspace | None, Place]":
+    """Return the workspace, if one is there, and where images come from."""
+    home = _workspace(workspace, needed=server is None or archive_master is None)
+    place = _place(
+        home, server, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
+    )
+    return home, place
+
+
+def oem_folders(home: "Workspace | None") -> list[Path]:
+    """Return where OEM packages are found by name on this machine."""
+    from coreimage.flasher.oem.find import shipped_folder
+
+    return [*([home.root / "oem"] if home else []), shipped_folder()]
 
 
 def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":

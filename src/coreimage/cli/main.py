@@ -8,6 +8,7 @@ import typer
 from coreimage.cli import (
     build,
     channel,
+    disk,
     flash,
     keyring,
     oem,
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, keyring, oem, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, disk, flash, keyring, oem, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 app.add_typer(offer.app, name="image")  # what cli.image has, and more
 for verb in (boot, doctor, init, serve):

@@ -16,7 +16,7 @@ from pathlib import Path
 from coreimage.errors import DataError, UsageError
 from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble, check_output
-from coreimage.flasher.disk.content import DiskContent, make_parts
+from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.disk.plan import plan_layout
 from coreimage.flasher.local import (
@@ -28,6 +28,10 @@ from coreimage.flasher.local import (
     local_image,
     opened,
 )
+from coreimage.flasher.media.bmap import bmap_text
+from coreimage.flasher.media.card import check_device, read_facts, write_card
+from coreimage.flasher.media.formats import PLAIN, Form, bmap_path, deliver
+from coreimage.flasher.media.ranges import required_ranges
 from coreimage.flasher.oem.find import find_oem
 from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import NO_ACCESS, Access
@@ -43,6 +47,7 @@ from coreimage.model.index import Image
 GIGABYTE = 10**9
 _DEVICE = re.compile(r"/pool/device-[^/]*\Z")
 DEFAULT_SIZE = 4
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +71,28 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """What the disk becomes: a file of some form, with a block map beside it, or a card.
+
+    A `card` is written over as far as `accepted` and what is known of it allow.
+    """
+
+    form: Form = PLAIN
+    bmap: bool = False
+    card: Path | None = None
+    accepted: bool = False
+
+
+A_FILE = Medium()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlashOptions:
-    """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full."""
+    """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
+
+    Without a size it is the smallest, or that of the card which is written; `exact_size`, in
+    bytes, is taken before both.
+    """
 
     release: str
     channel: str
@@ -75,11 +100,13 @@ class FlashOptions:
     oem: str
     oem_folders: Sequence[Path]
     store: str | None = None
-    size: int = DEFAULT_SIZE
+    size: int | None = None
+    exact_size: int | None = None
     revision: int | None = None
     access: Access = NO_ACCESS
     download_only: bool = False
     local: LocalWish = NOTHING_LOCAL
+    medium: Medium = A_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +114,8 @@ class FlashPlan:
     """What will be on the disk; `download_size` counts the bytes that are not in the cache.
 
     `local` are parts of this machine. With a root file system among them nothing comes from a
-    server: then `server` and `channel` are empty and the image's version is 0.
+    server: then `server` and `channel` are empty and the image's version is 0. `size` is what was
+    asked for, in bytes, before it became a number of sectors.
     """
 
     output: Path
@@ -101,6 +129,8 @@ class FlashPlan:
     seed: bytes
     access: Access
     local: Sequence[LocalPart] = ()
+    medium: Medium = A_FILE
+    size: int = DEFAULT_SIZE * GIGABYTE
 
     @property
     def from_channel(self) -> bool:
@@ -150,12 +180,9 @@ def planned(
     options: FlashOptions, place: Place, *, progress: Progress, now: datetime
 ) -> Iterator[FlashJob]:
     """Yield what will be done; nothing but metadata was downloaded."""
+    size = _disk_size(options)
     if not options.download_only:
-        check_output(options.output)
-    if options.size < DEFAULT_SIZE:
-        raise UsageError(
-            f"a disk of {options.size} GB is too small", hint=f"the minimum is {DEFAULT_SIZE} GB"
-        )
+        _check_target(options, size)
     if options.local.whole:
         with files.scratch_directory(place.scratch) as scratch:
             yield _planned_locally(options, place, scratch=scratch, progress=progress, now=now)
@@ -177,12 +204,39 @@ def planned(
             oem=oem,
             image=image,
             download_size=server.source.missing(image),
-            layout=plan_layout(oem, size=options.size * GIGABYTE, seed=seed),
+            layout=plan_layout(oem, size=_disk_size(options), seed=seed),
             seed=seed,
             access=options.access,
             local=local,
+            medium=options.medium,
+            size=_disk_size(options),
         )
         yield FlashJob(plan=plan, server=server, place=place, scratch=scratch)
+
+
+def _disk_size(options: FlashOptions) -> int:
+    """Return the size of the disk in bytes; raises UsageError for one below the minimum."""
+    if options.exact_size is not None:
+        return options.exact_size
+    if options.size is None and options.medium.card is not None:
+        # Whole MiB: what is left of the last one is nobody's.
+        return read_facts(options.medium.card).size // _MIB * _MIB
+    size = DEFAULT_SIZE if options.size is None else options.size
+    if size < DEFAULT_SIZE:
+        raise UsageError(
+            f"a disk of {size} GB is too small", hint=f"the minimum is {DEFAULT_SIZE} GB"
+        )
+    return size * GIGABYTE
+
+
+def _check_target(options: FlashOptions, size: int) -> None:
+    if options.medium.card is None:
+        check_output(options.output)
+        if options.medium.bmap:
+            check_output(bmap_path(options.output))
+        return
+    facts = read_facts(options.medium.card)
+    check_device(facts, needed=size, accepted=options.medium.accepted)
 
 
 def _planned_locally(
@@ -205,10 +259,12 @@ def _planned_locally(
         oem=oem,
         image=image,
         download_size=0,
-        layout=plan_layout(oem, size=options.size * GIGABYTE, seed=seed),
+        layout=plan_layout(oem, size=_disk_size(options), seed=seed),
         seed=seed,
         access=options.access,
         local=local,
+        medium=options.medium,
+        size=_disk_size(options),
     )
     return FlashJob(plan=plan, server=None, place=place, scratch=scratch)
 
@@ -253,11 +309,12 @@ def _seed(
     local: Sequence[LocalPart],
 ) -> bytes:
     """Return what all identifiers on the disk are derived from."""
+    size = _disk_size(options)
     document = {
         "channel": channel,
         "files": [file.checksum for file in image.files],
         "oem": oem.digest,
-        "size": options.size,
+        "size": size // GIGABYTE if size % GIGABYTE == 0 else size,
         "access": options.access.files(),
         **({"local": [part.sha256 for part in local]} if local else {}),
     }
@@ -305,6 +362,11 @@ def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPa
 
 def flash(job: FlashJob, *, progress: Progress) -> None:
     """Make the disk image at the plan's output; raises whatever is wrong, and leaves nothing."""
+    _put(job, make_disk(job, progress=progress), progress)
+
+
+def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
+    """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
     plan = job.plan
     plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
     with _gathered(job, progress) as payloads:
@@ -323,16 +385,37 @@ def flash(job: FlashJob, *, progress: Progress) -> None:
         install_yaml=install_yaml(plan, time),
         time=time,
     )
-    parts = make_parts(
+    return make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
     )
-    assemble(
-        plan.layout,
-        images=parts.images,
-        pieces=parts.pieces,
-        output=plan.output,
-        progress=progress,
-    )
+
+
+def _put(job: FlashJob, parts: DiskParts, progress: Progress) -> None:
+    """Assemble the disk and make of it what was asked for."""
+    plan, medium = job.plan, job.plan.medium
+    plain = medium.card is None and medium.form.plain
+    raw = plan.output if plain else job.scratch / "disk.img"
+    assemble(plan.layout, images=parts.images, pieces=parts.pieces, output=raw, progress=progress)
+    if medium.card is None and not plain:
+        deliver(raw, plan.output, medium.form, progress=progress)
+    if medium.card is None and not medium.bmap:
+        return
+    ranges = required_ranges(raw, plan.layout, filled=parts.images, pieces=parts.pieces)
+    if medium.card is None:
+        files.write_atomically(bmap_path(plan.output), bmap_text(raw, ranges))
+    else:
+        write_card(raw, medium.card, ranges, exclusive=not medium.accepted, progress=progress)
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes as install.yaml has it; `size_of` reads it."""
+    return f"{size} bytes" if size % GIGABYTE else f"{size // GIGABYTE} GB"
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of what `size_text` wrote; raises ValueError."""
+    number, _, unit = text.partition(" ")
+    return int(number) * {"bytes": 1, "GB": GIGABYTE}[unit] if unit in {"bytes", "GB"} else int("")
 
 
 def install_yaml(plan: FlashPlan, time: int) -> str:
@@ -343,7 +426,7 @@ def install_yaml(plan: FlashPlan, time: int) -> str:
         "device": plan.device,
         "version": plan.image.version,
         "oem": f"{plan.oem.info.name} {plan.oem.info.version}",
-        "size": f"{plan.layout.size // GIGABYTE} GB",
+        "size": size_text(plan.size),
         "ssh": plan.access.ssh,
         "developer-mode": plan.access.developer_mode,
         "time": datetime.fromtimestamp(time, UTC).strftime("%FT%TZ"),

@@ -37,7 +37,9 @@ def launcher(plan: FlashPlan, *, kvm: Path = _KVM) -> str:
     It is kvm where that can work.
     """
     arch = plan.oem.info.oem.hardware.architecture
-    if plan.oem.info.oem.hardware.bootloader != "grub":
+    if plan.oem.info.oem.hardware.bootloader != "grub" or not plan.medium.form.plain:
+        return ""
+    if plan.medium.card is not None:
         return ""
     if arch not in _PROGRAMS or plan.layout.sector_size != _USUAL_SECTOR:
         return ""
@@ -61,7 +63,7 @@ def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = N
     lines = [
         "New image complete",
         "Summary:",
-        f" Output: {plan.output}",
+        f" Output: {plan.medium.card or plan.output}",
         f" Architecture: {plan.oem.info.oem.hardware.architecture}",
         *_origin(plan),
         *(f" SSH key: {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys),
@@ -102,7 +104,7 @@ def _warnings(plan: FlashPlan) -> list[str]:
 def plan_lines(plan: FlashPlan) -> list[str]:
     """Return what would be done, for --dry-run."""
     lines = [
-        f"{plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
+        f"{plan.medium.card or plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
         *_plan_origin(plan),
         f"  oem: {plan.oem.info.name} {plan.oem.info.version}",
         f"  download: {plan.download_size / 1e6:.2f} MB of {plan.image.size / 1e6:.2f} MB",
@@ -136,7 +138,8 @@ def _logins(plan: FlashPlan) -> list[str]:
 def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
     """Return plan or result for machines."""
     return {
-        "output": str(plan.output),
+        "output": str(plan.medium.card or plan.output),
+        "format": plan.medium.form.compression or plan.medium.form.format.value,
         "size": plan.layout.size,
         "architecture": plan.oem.info.oem.hardware.architecture,
         "server": plan.server,

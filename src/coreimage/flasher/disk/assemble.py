@@ -127,7 +127,7 @@ def _unnamed(output: Path) -> Iterator[int]:
         return
     try:
         yield descriptor
-        _name(f"/proc/self/fd/{descriptor}", output)
+        give_name(f"/proc/self/fd/{descriptor}", output)
     finally:
         os.close(descriptor)
 
@@ -142,10 +142,10 @@ def _in_scratch(output: Path) -> Iterator[int]:
             yield descriptor
         finally:
             os.close(descriptor)
-        _name(str(temporary), output)
+        give_name(str(temporary), output)
 
 
-def _name(source: str, output: Path) -> None:
+def give_name(source: str, output: Path) -> None:
     """Give a file its final name, unless that is taken by now."""
     directory = os.open(output.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
