@@ -1,8 +1,8 @@
 """What flashing costs: from a server on this machine to a finished disk.
 
 Serves a workspace's channel tree over HTTP and flashes its newest image, once with an empty cache
-and once with a full one. Wall and CPU seconds, the memory of all processes together (PSS, sampled), and
-what the disk takes against the blocks in it that are not zero.
+and once with a full one. Wall and CPU seconds, the memory of all processes together (PSS,
+sampled), and what the disk takes against the blocks in it that are not zero.
 
     python benchmarks/flash.py WORKSPACE [--channel NAME] [--runs N]
 """
