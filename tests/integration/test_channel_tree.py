@@ -29,7 +29,8 @@ def test_a_channel_is_created_once(workspace: Workspace, now: datetime) -> None:
     assert list(tree.read_channels(workspace).channels) == ["ubuntu-core/15.04/edge"]
 
 
-def test_an_exception_changes_nothing(workspace: Workspace, now: datetime) -> None:
+def test_o8_an_exception_changes_nothing(workspace: Workspace, now: datetime) -> None:
+    """Also weakness 17 of the contract: nothing is committed when the block failed."""
     channels.create_channel(workspace, "edge", now=now)
     before = snapshot(workspace.channel_tree)
 
@@ -144,7 +145,7 @@ def test_links_of_a_killed_run_are_swept(workspace: Workspace, now: datetime) ->
     assert not stray.is_symlink()
 
 
-def test_writers_wait_for_each_other(workspace: Workspace, now: datetime) -> None:
+def test_o15_writers_wait_for_each_other(workspace: Workspace, now: datetime) -> None:
     threads = [
         threading.Thread(
             target=channels.create_channel, args=(workspace, f"c{number}"), kwargs={"now": now}
@@ -206,7 +207,7 @@ class Reader(threading.Thread):
         )
 
 
-def test_a_reader_never_sees_a_bad_pair(
+def test_o8_a_reader_never_sees_a_bad_pair(
     workspace: Workspace, tmp_path: Path, now: datetime
 ) -> None:
     channels.create_channel(workspace, "edge", now=now)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import ChannelSettings, Workspace, load_workspace
+from coreimage.config import Workspace, load_workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError, TrustError
+from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.publications import (
     SERIES,
@@ -256,7 +257,7 @@ def sign_by_the_wrong_level(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (flip_a_byte, "is not what SHA256SUMS says"),
+        (flip_a_byte, "is not what was vouched for"),
         (flip_a_digest, "data was changed"),
         (sign_by_a_stranger, "not in the keyring"),
         (sign_by_the_wrong_level, "not in the keyring"),
@@ -390,7 +391,7 @@ def test_the_side_car_tells_where_a_file_came_from(
         "version_detail": "rootfs=20150511",
         "recipe": {
             "generator": "cdimage-rootfs",
-            "generator_version": 1,
+            "generator_version": 2,
             "source": source.name,
             "sha256": files.sha256_of(source),
             "settings": {"xz": 1},

@@ -29,7 +29,7 @@ Package: {name}
 Status: install ok installed
 Version: {version}
 Architecture: all
-Source: shell
+Source: shell {source}
 
 """
 
@@ -43,7 +43,7 @@ class Builds:
         self.debs = root / "debs"
         self.debs.mkdir()
 
-    def deb(self, name: str, version: str, changelog: str) -> tuple[str, Path]:
+    def deb(self, name: str, version: str, changelog: str, rebuilt: str = "") -> tuple[str, Path]:
         tree = self.root / f"tree-{name}-{version}"
         place = tree / "usr/share/doc" / name
         place.mkdir(parents=True)
@@ -55,16 +55,24 @@ class Builds:
         if changelog:
             (place / "changelog.Debian.gz").write_bytes(gzip.compress(changelog.encode()))
             (place / "changelog.gz").write_bytes(gzip.compress(b"of upstream"))
+        if rebuilt:
+            (place / "changelog.Debian.all.gz").write_bytes(gzip.compress(rebuilt.encode()))
         path = self.debs / f"{name}_{version}_all.deb"
         run.run(["dpkg-deb", "--root-owner-group", "--build", tree, path])
         return hashlib.sha256(path.read_bytes()).hexdigest(), path
 
     def build(self, number: int, packages: dict[str, tuple[str, str]], **files: bytes) -> Path:
-        """Make a build of packages, with version and digest each, and files by path."""
+        """Make a build of packages, with version and digest each, and files by path.
+
+        "name (1)" has the version of its source.
+        """
+        sources = {name.partition(" ")[0]: name.partition(" ")[2] for name in packages}
+        packages = {name.partition(" ")[0]: state for name, state in packages.items()}
         place = self.root / f"workspace/builds/{number}/artifacts"
         place.mkdir(parents=True)
         status = "".join(
-            STATUS.format(name=name, version=version) for name, (version, _) in packages.items()
+            STATUS.format(name=name, version=version, source=sources[name])
+            for name, (version, _) in packages.items()
         )
         tarball(
             place / "livecd.core.rootfs.tar.gz",
@@ -164,6 +172,22 @@ def test_backwards_it_says_what_is_lost(builds: Builds) -> None:
     assert "shell goes back over (shell):" in said
     found = json.loads(builds.diff(2, 1, "--debs", builds.debs, "--json"))
     assert found["packages"][0]["change"] == "downgraded"
+
+
+def test_a_changelog_has_the_versions_of_the_source(builds: Builds) -> None:
+    """Signed kernels, and rebuilds for one architecture, have other versions than their source."""
+    rebuilt = ENTRY.format(version="5+b2", suite="sid", urgency="low", text="Rebuilt.")
+    text = ENTRY.format(version="7", suite="sid", urgency="low", text="Signed.") + FIRST
+    deb, _ = builds.deb("kernel", "2-1", text)
+    again, _ = builds.deb("again", "5+b2", FIRST, rebuilt)
+    for number, version, source, rebuild in ((3, "1-1", "6", "5"), (4, "2-1", "7", "5+b2")):
+        builds.build(
+            number,
+            {f"kernel ({source})": (version, deb), "again (5)": (rebuild, again)},
+        )
+    said = builds.diff(3, 4, "--debs", builds.debs)
+    assert "shell has (kernel):\n  7, " in said
+    assert "shell has (again):\n  5+b2, " in said
 
 
 def test_the_same_build_has_no_difference(builds: Builds) -> None:

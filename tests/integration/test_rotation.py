@@ -13,10 +13,11 @@ from coreimage.lib import gpg, openpgp, run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keychange, keyrings, rotation, tree
+from coreimage.systemimage import channels, keychange, keyrings, resign, rotation, sums, tree
 from tests.integration.channel_tree import NOW, make_workspace, publish
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.old_client import OldClient
+from tests.support.publications import publish as publish_build
 from tests.support.trees import snapshot
 
 MASTER, SIGNING = KeyringType.IMAGE_MASTER, KeyringType.IMAGE_SIGNING
@@ -110,6 +111,28 @@ def test_image_signing_rotates_with_overlap(workspace: Workspace, tmp_path: Path
         verify_payload(workspace)
 
 
+def test_everything_is_signed_again_then_the_old_key_goes(workspace: Workspace) -> None:
+    place = publish_build(workspace, "20150511")
+    foreign = publish_build(workspace, "20150512") / "SHA256SUMS"
+    foreign.write_text(foreign.read_text().replace("0", "1"))  # no longer what was signed
+    old = rotate(workspace, SIGNING)
+    with pytest.raises(CoreImageError, match="published files are signed by"):
+        retire(workspace, SIGNING)
+    signed = resign.resign_all(workspace, now=NOW, progress=Silent())
+    names = [name for name in signed if name.endswith("SHA256SUMS")]
+    assert len(names) == 1  # what did not verify is not made good by signing it again
+    assert "20150511" in names[0]
+    assert sums.issuer(foreign) == old
+    assert sums.issuer(place / "SHA256SUMS") == Signer(workspace.gpg_home).fingerprint(SIGNING)
+    assert resign.resign_all(workspace, now=NOW, progress=Silent()) == []
+    shutil.rmtree(foreign.parent)
+    retire(workspace, SIGNING)
+    verify_payload(workspace)
+    found = chain(workspace)
+    assert old not in found.keyring(SIGNING).fingerprints
+    found.verify(place / "SHA256SUMS", place / "SHA256SUMS.gpg", level=SIGNING, what="SHA256SUMS")
+
+
 def test_image_master_rotates_because_the_blacklist_does(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -142,6 +165,21 @@ def test_archive_master_rotates_when_devices_have_the_new_one(
     chain(workspace)
     with pytest.raises(TrustError, match="the key is not in the keyring"):
         chain(workspace, pinned=early)
+
+
+def test_a_rotation_of_the_root_that_was_interrupted_goes_on(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    early = Path(shutil.copy(workspace.archive_master, tmp_path / "early.tar.xz"))
+    rotate(workspace, ROOT)
+    both = workspace.archive_master.read_bytes()
+    shutil.copy(early, workspace.archive_master)  # killed before the new one was pinned
+    with pytest.raises(CoreImageError, match="is being introduced"):
+        rotate(workspace, ROOT)
+    assert workspace.archive_master.read_bytes() == both
+    shutil.copy(early, workspace.archive_master)
+    retire(workspace, ROOT)
+    chain(workspace)
 
 
 def test_k2_k3_a_device_that_was_offline_across_three_rotations_catches_up(

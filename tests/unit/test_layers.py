@@ -14,13 +14,14 @@ from coreimage.lib import run
 
 ROOT = Path(coreimage.__file__).parent
 STAGES = ("farm", "rootfs", "publisher", "systemimage", "flasher", "boottest")
-BASE = ("errors", "model", "lib", "config")
+BASE = ("errors", "model", "lib", "feeds", "config")
 # What each room may import of ours, besides itself.
 OURS: Mapping[str, tuple[str, ...]] = {
     "errors": (),
     "model": ("errors",),
     "lib": ("errors", "model"),
-    "config": ("errors", "model", "lib"),
+    "feeds": ("errors", "model"),
+    "config": ("errors", "model", "lib", "feeds"),
     **dict.fromkeys(STAGES, BASE),
     "updater": ("errors", "model", "lib"),
     "checks": (*BASE, *STAGES),
@@ -34,9 +35,10 @@ OURS: Mapping[str, tuple[str, ...]] = {
 }
 # What each room may import of others; the standard library is everybody's.
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
+    "feeds": ("pydantic",),
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("cyclonedx", "debian", "packageurl", "pydantic"),
+    "rootfs": ("cyclonedx", "debian", "deflate", "packageurl", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),

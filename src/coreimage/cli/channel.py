@@ -14,12 +14,14 @@ from coreimage.cli.console import (
     print_json,
     print_table,
 )
+from coreimage.cli.mirror import mirror
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
     from coreimage.model.channels import Channel
 
 app = typer.Typer(help="Make channels, and say which ones follow others.", no_args_is_help=True)
+app.command()(mirror)
 
 NameArgument = Annotated[str, typer.Argument(help="The channel, for example debian-core/13/edge.")]
 TargetArgument = Annotated[str, typer.Argument(help="The channel that it is to follow.")]

@@ -107,28 +107,22 @@ def import_(
     Example: coreimage image import debian-core/13/edge generic_amd64
     """
     from coreimage.errors import NotFoundError
-    from coreimage.pipeline import channel_source
+    from coreimage.pipeline import channel_settings
     from coreimage.systemimage import importer
 
     place, now = load_space(workspace), datetime.now(UTC)
-    settings = place.settings.channels.get(channel)
-    if settings is None:
+    if channel not in place.settings.channels:
         known = ", ".join(f"'{name}'" for name in sorted(place.settings.channels))
         raise NotFoundError(
             f"coreimage.toml does not say what channel '{channel}' is fed from",
             hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
         )
-    if series is None or product is None:
-        source = channel_source(place, settings)
-        series = series or source.release.series
-        product = product or source.definition.product
+    settings = channel_settings(place, channel, series=series, product=product)
     result = importer.import_image(
         place,
         channel=channel,
         device=device,
         settings=settings,
-        series=series,
-        product=product,
         progress=progress(),
         now=now,
     )

@@ -363,7 +363,8 @@ def _carry_out(
             }
         )
         return
-    print(f"{'published' if done else 'would publish'}: {', '.join(change.tarballs) or 'nothing'}")
+    lead = "published" if done else "prepared" if prepare else "would publish"
+    print(f"{lead}: {', '.join(change.tarballs) or 'nothing'}")
     for each in waiting:
         print(f"to be signed by {each.level} {each.fingerprint}: {each.name}")
     if prepare is not None:

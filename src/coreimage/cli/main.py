@@ -23,6 +23,7 @@ from coreimage.cli.console import guarded
 from coreimage.cli.doctor import doctor
 from coreimage.cli.init import init
 from coreimage.cli.serve import serve
+from coreimage.cli.why import why
 
 app = typer.Typer(
     name="coreimage",
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 for noun in (build, channel, disk, flash, keyring, oem, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+offer.app.command()(why)
 app.add_typer(offer.app, name="image")  # what cli.image has, and more
 for verb in (boot, doctor, init, serve):
     app.command()(verb)

@@ -228,20 +228,27 @@ def describe(
 @app.command()
 def expire(
     channel: ChannelArgument,
-    keep: Annotated[int, typer.Option("--keep", help="How many full images stay.")],
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", help="How many full images stay; by default the 'fullcount'."),
+    ] = None,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Keep only the newest full images of each device of a channel.
 
-    Withdrawn images are not counted. Deltas to images that go, go with them.
+    An import or a copy does so by itself when coreimage.toml has a 'fullcount'. Withdrawn images
+    are not counted. Deltas to images that go, go with them.
 
     Example: coreimage image expire debian-core/13/edge --keep 10
     """
     from coreimage.systemimage import expiry
 
-    gone = expiry.expire_images(load_space(workspace), channel, keep, now=_now(), dry_run=dry_run)
+    place = load_space(workspace)
+    settings = place.settings.channels.get(channel)
+    count = keep if keep is not None else settings.fullcount if settings else 0
+    gone = expiry.expire_images(place, channel, count, now=_now(), dry_run=dry_run)
     if json:
         print_json({"expired": gone, "dry_run": dry_run})
         return

@@ -17,6 +17,7 @@ from coreimage.cli.space import find_space, host_arch, load_space
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
+    from coreimage.rootfs.cache import Cache
     from coreimage.rootfs.definition import Selection
     from coreimage.rootfs.diff import Difference
     from coreimage.rootfs.diff_sides import Side
@@ -37,6 +38,10 @@ DeviceOption = Annotated[
     str | None, typer.Option(help="The device; by default the generic one of the architecture.")
 ]
 MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Use nothing again of earlier builds but packages."),
+]
 ExtraOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,7 +63,20 @@ def archive_settings(
     found = archives.get(selection.definition.distribution, ArchiveSettings())
     if mirror is None:
         return found
-    return found.model_copy(update={"mirror": mirror, "security_mirror": None})
+    others = dict.fromkeys(("security_mirror", "ports_mirror"))
+    return found.model_copy(update={"mirror": mirror, **others})
+
+
+def build_cache(workspace: "Workspace | None") -> "Cache":
+    """Return the workspace's cache; without one, the user's own."""
+    import os
+
+    from coreimage.rootfs.cache import Cache
+
+    if workspace is not None:
+        return Cache(folder=workspace.cache, settings=workspace.settings.cache)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Cache(folder=Path(home) / "coreimage")
 
 
 def extra_archives(
@@ -116,47 +134,121 @@ def build(
     device: DeviceOption = None,
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
+    no_cache: NoCacheOption = False,
+    locked: Annotated[
+        Path | None,
+        typer.Option(help="Build what this lock names once more, or say what has changed."),
+    ] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Build a root filesystem and a device tarball into a directory.
 
-    SOURCE_DATE_EPOCH decides about time stamps when it is set; else the date of the archive does.
+    SOURCE_DATE_EPOCH decides about time stamps when it is set; else the newest package does. With
+    --locked, release, architecture, device and time are those of the lock.
 
     Example: coreimage rootfs build debian-core --release 13 --arch amd64 --output out
     """
-    import tempfile
-
     from coreimage.config import CompressionSettings
+    from coreimage.errors import DataError
     from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
     from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.lock import read_lock
+    from coreimage.rootfs.locking import gzip_level_of, locked_inputs
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
+    report = progress()
+    cache = build_cache(found)
+    lock = read_lock(locked) if locked else None
+    if lock is not None:
+        of = lock.definition
+        if definition != of.name:
+            raise DataError(f"'{locked}' locks '{of.name}', not '{definition}'")
+        release, arch, device = of.release, of.arch, of.device
     selection = select(definition, release, arch, places, device)
     require_buildable(arch, host=host_arch())
-    level = (found.settings.compression if found else CompressionSettings()).gzip
-    report = progress()
-    report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")
-    cache = found.cache if found else Path(tempfile.gettempdir())
-    inputs = rootfs.gather(
-        selection,
-        archive_settings(found, selection, mirror),
-        cache,
-        extras=extra_archives(extra_archive, found, selection),
-    )
+    settings = archive_settings(found, selection, mirror)
+    extras = extra_archives(extra_archive, found, selection)
+    if lock is not None:
+        level = gzip_level_of(lock)
+        inputs = locked_inputs(lock, selection, settings, extras=extras)
+    else:
+        level = (found.settings.compression if found else CompressionSettings()).gzip
+        report.stage(f"Resolving {selection.definition.title} {selection.release_name} for {arch}")
+        inputs = rootfs.gather(selection, settings, cache.folder, extras=extras)
     report.note(
         f"{len(inputs.resolution.packages)} packages, {inputs.resolution.size / 1e6:.0f} MB, "
         f"archive of {inputs.resolution.published_at:%Y-%m-%d %H:%M} UTC"
     )
     report.stage("Building the root filesystem")
-    built = rootfs.build(inputs, output, gzip_level=level, progress=report)
+    built = rootfs.build(
+        inputs, output, gzip_level=level, progress=report, cache=cache, fresh=no_cache
+    )
     if as_json:
-        print_json({"output": output, "fingerprint": built.fingerprint, "sha256": built.sha256})
+        print_json(
+            {
+                "output": output,
+                "fingerprint": built.fingerprint,
+                "sha256": built.sha256,
+                "reused": built.reused,
+            }
+        )
         return
     for name, digest in built.sha256.items():
         print(f"{digest}  {output / name}")
+
+
+@app.command("explain-cache")
+def explain_cache(
+    definition: DefinitionArgument,
+    arch: ArchOption,
+    release: ReleaseOption = None,
+    device: DeviceOption = None,
+    mirror: MirrorOption = None,
+    extra_archive: ExtraOption = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Say what a build would use again, and which input has changed where it would not.
+
+    Nothing is built. Of several earlier builds, the one that differs least is compared with.
+
+    Example: coreimage rootfs explain-cache debian-core
+    """
+    from dataclasses import asdict
+
+    from coreimage.config import CompressionSettings
+    from coreimage.rootfs.build import gather
+    from coreimage.rootfs.cache import explain
+    from coreimage.rootfs.definition import definition_places, select
+
+    found = find_space(workspace)
+    selection = select(
+        definition, release, arch, definition_places(found.root if found else None), device
+    )
+    cache = build_cache(found)
+    inputs = gather(
+        selection,
+        archive_settings(found, selection, mirror),
+        cache.folder,
+        extras=extra_archives(extra_archive, found, selection),
+    )
+    level = (found.settings.compression if found else CompressionSettings()).gzip
+    verdicts = explain(
+        cache,
+        inputs.resolution.packages,
+        stage=inputs.package_recipe(),
+        image=inputs.image_recipe(level),
+    )
+    if as_json:
+        print_json([asdict(each) for each in verdicts])
+        return
+    for each in verdicts:
+        print(f"{each.stage}: {'hit' if each.hit else 'miss'}")
+        for line in each.differences:
+            print(f"  {line}")
 
 
 @app.command()
@@ -180,12 +272,11 @@ def plan(
     import tempfile
     from datetime import UTC, datetime
 
-    from coreimage.lib import run
     from coreimage.rootfs.archive import find_archive
     from coreimage.rootfs.build import expected_files
     from coreimage.rootfs.definition import definition_places, select
     from coreimage.rootfs.describe import describe_plan, plan_lines
-    from coreimage.rootfs.plan import plan_build
+    from coreimage.rootfs.plan import plan_build, step_lines
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
@@ -206,7 +297,7 @@ def plan(
     if as_json:
         print_json(described)
         return
-    for line in plan_lines(described, run.shell_text(planned.argv)):
+    for line in plan_lines(described, step_lines(planned)):
         print(line)
 
 

@@ -6,34 +6,28 @@ and nothing is believed that is older than what was seen before, or that no long
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from coreimage.errors import NotFoundError, TrustError
 from coreimage.flasher.download import Source
-from coreimage.lib import memory
+from coreimage.lib import fresh, memory
 from coreimage.lib.files import sha256_of
+from coreimage.lib.fresh import require
 from coreimage.lib.trust import Chain, open_chain, pin_keyring
 from coreimage.model.channels import Channels
 from coreimage.model.freshness import (
     Received,
-    Refusal,
-    Remembered,
-    SeenImage,
     effective_time,
-    judge_channels,
-    judge_images,
     judge_index,
     judge_mixture,
     judge_place,
-    remember,
 )
-from coreimage.model.index import Image, Index, check_path
+from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 
 _PAIR_ATTEMPTS = 3
-_BOUND = (KeyringType.IMAGE_MASTER, KeyringType.BLACKLIST, KeyringType.IMAGE_SIGNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +66,7 @@ class Server:
         if entry.keyring is not None:
             self._add_device_keyring(entry.keyring, device)
         text, _ = _verified(self.source, self.chain, entry.index, level=self.chain.payload_level)
-        _require(
+        require(
             judge_index(
                 digest=hashlib.sha256(text).hexdigest(),
                 size=len(text),
@@ -84,11 +78,18 @@ class Server:
         )
         index = Index.from_json(text)
         names = tuple(self.answers_to(channel, device))
-        _require(
+        require(
             judge_place(index.extra, channels=names, device=device, serial=self.channels.serial),
             what=entry.index,
         )
-        self._require_newer(f"{channel} {device}", index)
+        if not self.unfresh:
+            fresh.accept_images(
+                index,
+                f"{channel} {device}",
+                chain=self.chain,
+                directory=self.memory.directory,
+                signed_by=self.received.signed_by,
+            )
         return index
 
     def answers_to(self, channel: str, device: str) -> list[str]:
@@ -103,7 +104,7 @@ class Server:
         tarball = self.source.metadata(path)
         signature = self.source.metadata(check_path(keyring["signature"]))
         bound = keyring.get("sha256")
-        _require(
+        require(
             judge_index(
                 digest=sha256_of(tarball),
                 size=0,
@@ -114,29 +115,6 @@ class Server:
             )
         )
         self.chain.add_device_signing(tarball, signature, device)
-
-    def _require_newer(self, place: str, index: Index) -> None:
-        """Refuse images that go back behind what was seen, and remember the newest."""
-        newest = max((image.version for image in index.images), default=0)
-        full = index.newest_full()
-        contents = _contents(full) if full is not None and full.version == newest else ""
-        seen = SeenImage(version=newest, contents=contents, signed_by=self.received.signed_by)
-
-        def change(remembered: Remembered) -> Remembered:
-            _require(
-                judge_images(
-                    remembered,
-                    place,
-                    newest=newest,
-                    contents=contents,
-                    downgrade=index.extra.get("downgrade") is True,
-                )
-            )
-            return replace(remembered, images={**remembered.images, place: seen})
-
-        if not self.unfresh and newest:
-            root = self.chain.keyring(KeyringType.ARCHIVE_MASTER).fingerprints
-            memory.update(self.memory.directory, root, change)
 
 
 def open_server(
@@ -159,19 +137,14 @@ def open_server(
             # The server may have published between two requests of ours.
             if attempt == 1:
                 raise
-    root = server.chain.keyring(KeyringType.ARCHIVE_MASTER).fingerprints
-    memory.update(memory_of.directory, root, lambda seen: _accepted(seen, server))
-    return server
-
-
-def _accepted(remembered: Remembered, server: Server) -> Remembered:
-    clock = server.memory.clock
-    _require(
-        judge_channels(
-            remembered, server.received, clock=clock, allow_unfresh=server.memory.allow_unfresh
-        )
+    fresh.accept(
+        server.received,
+        chain=server.chain,
+        directory=memory_of.directory,
+        clock=memory_of.clock,
+        allow_unfresh=memory_of.allow_unfresh,
     )
-    return remember(remembered, server.received, clock=clock)
+    return server
 
 
 def _opened(source: Source, *, archive_master: Path, keys: Path, memory_of: Memory) -> Server:
@@ -188,26 +161,13 @@ def _opened(source: Source, *, archive_master: Path, keys: Path, memory_of: Memo
     level = KeyringType.IMAGE_SIGNING
     text, signed_by = _verified(source, chain, "/channels.json", level=level)
     channels = Channels.from_json(text)
-    fetched = {level: chain.keyring(level) for level in _BOUND}
-    received = Received(
-        serial=channels.serial,
-        expires=channels.expires,
-        digest=hashlib.sha256(text).hexdigest(),
-        signed_by=signed_by,
-        keyrings=channels.keyrings,
-        fetched={level.value: found.sha256 for level, found in fetched.items()},
-        signers={f"{level}.tar.xz": found.signer for level, found in fetched.items()},
-        blacklist=frozenset(chain.keyring(KeyringType.BLACKLIST).fingerprints),
-    )
     return Server(
-        source=source, chain=chain, channels=channels, memory=memory_of, received=received
+        source=source,
+        chain=chain,
+        channels=channels,
+        memory=memory_of,
+        received=fresh.received(text, channels, signed_by=signed_by, chain=chain),
     )
-
-
-def _contents(image: Image) -> str:
-    """Return a digest of what an image is made of, whatever the files are called."""
-    files = sorted(image.files, key=lambda file: file.order)
-    return hashlib.sha256("\n".join(file.checksum for file in files).encode()).hexdigest()
 
 
 def _verified(source: Source, chain: Chain, path: str, *, level: KeyringType) -> tuple[bytes, str]:
@@ -220,9 +180,3 @@ def _verified(source: Source, chain: Chain, path: str, *, level: KeyringType) ->
     # The copy is ours alone: what is verified is what is read.
     signed = chain.verify(file, signature, level=level, what=path)
     return file.read_bytes(), signed.fingerprint
-
-
-def _require(refusal: Refusal | None, *, what: str = "") -> None:
-    if refusal is not None:
-        lead = f"'{what}': " if what else ""
-        raise TrustError(f"{lead}{refusal.message}", hint=refusal.hint)

@@ -5,10 +5,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from coreimage.config import ArchiveSettings
@@ -24,12 +25,15 @@ from coreimage.lib import run
 from coreimage.lib.files import sha256_of
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.extra import ExtraArchive, definition_archives
+from coreimage.rootfs.lists import KeptLists, question_of
 
 _KEYRINGS = {
     "debian": Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
 _TARGET_FILES = "$(REPO_URI)\t$(RELEASE)\t$(FILENAME)"
+# Where the main mirror has but these, and a mirror of ports has the others.
+_MAIN_ARCHES = {"ubuntu": ("amd64", "i386")}
 _INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
 # How apt says that it has an index but does not trust it.
 _REFUSALS = re.compile(
@@ -92,6 +96,22 @@ class Resolution:
         lines = sorted(f"{package.file} {package.sha256}" for package in self.packages)
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), default=datetime.isoformat)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Parse what `to_json` wrote; raises ValueError, TypeError and KeyError."""
+        document = json.loads(text)
+        return cls(
+            packages=[Package(**each) for each in document["packages"]],
+            suites=[
+                Suite(**{**each, "date": datetime.fromisoformat(each["date"])})
+                for each in document["suites"]
+            ],
+        )
+
     @property
     def size(self) -> int:
         """Bytes to download."""
@@ -110,20 +130,8 @@ def find_archive(
     taken. Raises NotFoundError when the archive's keyring is not on this host.
     """
     distribution, release = selection.definition.distribution, selection.release
-    keyring = settings.keyring or _KEYRINGS[distribution]
-    if not keyring.is_file():
-        raise NotFoundError(
-            f"the archive keyring '{keyring}' is missing",
-            hint=f"correct 'keyring' of [archives.{distribution}] in coreimage.toml"
-            if settings.keyring
-            else f"install the package {keyring.stem}, or set 'keyring' of "
-            f"[archives.{distribution}] in coreimage.toml",
-        )
-    if settings.mirror:
-        mirrors = {"main": settings.mirror}
-        mirrors["security"] = settings.security_mirror or settings.mirror
-    else:
-        mirrors = host_mirrors(distribution) or default_mirrors(release.series, scratch)
+    keyring = _find_keyring(distribution, settings)
+    mirrors = _mirrors(selection, settings, scratch)
     components = " ".join(release.components)
     return Archive(
         suite=release.series,
@@ -133,12 +141,60 @@ def find_archive(
             for suite in suites
         ],
         keyring=keyring,
-        extras=list(
-            {
-                each.name: each for each in (*definition_archives(selection, keyring), *extras)
-            }.values()
-        ),
+        extras=_all_extras(selection, keyring, extras),
     )
+
+
+def _mirrors(selection: Selection, settings: ArchiveSettings, scratch: Path) -> dict[str, str]:
+    """Return the mirrors of a selection's architecture: `main` and `security`."""
+    distribution, series = selection.definition.distribution, selection.release.series
+    ports = selection.arch not in _MAIN_ARCHES.get(distribution, (selection.arch,))
+    if ports and settings.ports_mirror:
+        return dict.fromkeys(("main", "security"), settings.ports_mirror)
+    if settings.mirror:
+        return {"main": settings.mirror, "security": settings.security_mirror or settings.mirror}
+    # What this machine's apt uses is known to have the main architectures only.
+    found = {} if ports else host_mirrors(distribution)
+    return found or default_mirrors(series, scratch, selection.arch)
+
+
+def locked_archive(
+    selection: Selection,
+    settings: ArchiveSettings,
+    sources: Sequence[str],
+    extras: Sequence[ExtraArchive] = (),
+) -> Archive:
+    """Return the archive of an earlier build, whose sources are known; nobody is asked.
+
+    Raises NotFoundError when the archive's keyring is not on this host.
+    """
+    keyring = _find_keyring(selection.definition.distribution, settings)
+    return Archive(
+        suite=selection.release.series,
+        sources=sources,
+        keyring=keyring,
+        extras=_all_extras(selection, keyring, extras),
+    )
+
+
+def _find_keyring(distribution: str, settings: ArchiveSettings) -> Path:
+    keyring = settings.keyring or _KEYRINGS[distribution]
+    if not keyring.is_file():
+        raise NotFoundError(
+            f"the archive keyring '{keyring}' is missing",
+            hint=f"correct 'keyring' of [archives.{distribution}] in coreimage.toml"
+            if settings.keyring
+            else f"install the package {keyring.stem}, or set 'keyring' of "
+            f"[archives.{distribution}] in coreimage.toml",
+        )
+    return keyring
+
+
+def _all_extras(
+    selection: Selection, keyring: Path, extras: Sequence[ExtraArchive]
+) -> list[ExtraArchive]:
+    own = definition_archives(selection, keyring)
+    return list({each.name: each for each in (*own, *extras)}.values())
 
 
 def host_mirrors(distribution: str) -> dict[str, str]:
@@ -175,7 +231,7 @@ def mirrors_in_targets(text: str, distribution: str, codename: str) -> dict[str,
     return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
-def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
+def default_mirrors(series: str, scratch: Path, arch: str) -> dict[str, str]:
     """Return the mirrors that mmdebstrap uses when it is given none: `main` and `security`.
 
     They are asked of mmdebstrap, which writes a sources.list before it does anything else.
@@ -183,9 +239,9 @@ def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
     found = scratch / "default-sources.list"
     # The first hook hands the file out, the second ends the run.
     hooks = [f"--setup-hook=download /etc/apt/sources.list {found.name}", "--setup-hook=exit 1"]
-    asked = run.run(
-        ["mmdebstrap", "--variant=custom", *hooks, series, "-"], cwd=scratch, check=False
-    )
+    # Whether programs of the architecture run here does not matter: none is run.
+    words = ["--variant=custom", f"--architectures={arch}", "--skip=check/qemu"]
+    asked = run.run(["mmdebstrap", *words, *hooks, series, "-"], cwd=scratch, check=False)
     if not found.is_file():
         raise run.failure(asked)
     mirrors = mirrors_in_sources(found.read_text(), series)
@@ -218,20 +274,44 @@ def _host_release() -> dict[str, str]:
     return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
 
 
-def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution:
+def resolve(
+    selection: Selection, archive: Archive, scratch: Path, *, keep: Path | None = None
+) -> Resolution:
     """Ask apt what it would install into an empty system; nothing is downloaded but indices.
 
-    Raises UnavailableError when a mirror cannot be reached or lacks a suite, TrustError when the
-    signature or the date of any archive is refused, DataError for a package that does not exist.
+    In the folder `keep` indices last from run to run; their signatures and dates are checked
+    every time. Raises UnavailableError when a mirror cannot be reached or lacks a suite, TrustError
+    when the signature or the date of any archive is refused, DataError for a package that does not
+    exist.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
+    extra = [f"{name}\n{text.decode()}" for name, text in archive.apt_files().items()]
+    kept = KeptLists(keep or scratch / "kept", [selection.arch, *archive.sources, *extra])
+    lists = scratch / "lists"
+    kept.lend(lists)
     try:
         run.run(
             ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
         )
     except CommandError as error:
         raise _archive_error(selection.definition.name, error.message) from error
-    wanted = ["?essential", "apt", *selection.packages]
+    kept.keep(lists)
+    # What minbase is to mmdebstrap, and what was asked for.
+    wanted = ["?essential", "?priority(required)", "apt", *selection.packages]
+    version = run.run(["apt-get", "--version"]).stdout.decode().partition("\n")[0]
+    question = question_of(lists, [version, *wanted])
+    found = kept.answer(question)
+    if found is not None:
+        with suppress(ValueError, TypeError, KeyError):
+            return Resolution.from_json(found)
+    resolution = Resolution(packages=_installed(selection, wanted, env), suites=_suites(lists, env))
+    kept.remember(question, resolution.to_json())
+    return resolution
+
+
+def _installed(
+    selection: Selection, wanted: Sequence[str], env: Mapping[str, str]
+) -> list[Package]:
     try:
         listed = run.run(
             ["apt-get", "--quiet", "--yes", "--print-uris", "install", *wanted], env=env
@@ -242,10 +322,7 @@ def resolve(selection: Selection, archive: Archive, scratch: Path) -> Resolution
             + _complaints(error.message),
             hint="correct 'packages' in its definition.toml",
         ) from error
-    packages = [
-        _package(line) for line in listed.stdout.decode().splitlines() if line.startswith("'")
-    ]
-    return Resolution(packages=packages, suites=_suites(scratch / "lists", env))
+    return [_package(line) for line in listed.stdout.decode().splitlines() if line.startswith("'")]
 
 
 def _suites(lists: Path, env: Mapping[str, str]) -> list[Suite]:

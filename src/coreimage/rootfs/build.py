@@ -1,20 +1,17 @@
-"""Building a root filesystem: resolve, run the plan, split the tree, write what belongs to it."""
+"""Building a root filesystem: packages, the tree, its artifacts, and what can be used again."""
 
-import hashlib
+import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from coreimage.config import ArchiveSettings
 from coreimage.errors import CommandError, CoreImageError, DataError
-from coreimage.lib import run
 from coreimage.lib.files import (
-    CHUNK,
     fsync_directory,
     fsync_tree,
     require_space,
@@ -23,58 +20,39 @@ from coreimage.lib.files import (
     write_atomically,
 )
 from coreimage.lib.progress import Progress
-from coreimage.rootfs import ids
-from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
+from coreimage.rootfs import debs, ids, stage
+from coreimage.rootfs.cache import Cache, Entry, Recipe, Shelf, link_or_copy
 from coreimage.rootfs.definition import Selection
-from coreimage.rootfs.extra import ExtraArchive
+from coreimage.rootfs.download import bring
+from coreimage.rootfs.inputs import Inputs, gather
 from coreimage.rootfs.installed import InstalledPackage, installed
 from coreimage.rootfs.licences import declared_licences
-from coreimage.rootfs.lock import (
-    VERSION,
-    Lock,
-    LockedArchive,
-    LockedDefinition,
-    LockedExtra,
-    LockedFile,
-    LockedPackage,
-    digest,
-)
+from coreimage.rootfs.locking import make_lock
 from coreimage.rootfs.manifest import manifest
 from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
 from coreimage.rootfs.overlay import write_overlays
 from coreimage.rootfs.plan import RootfsPlan, plan_build
+from coreimage.rootfs.recipe import OF_THE_PACKAGES
 from coreimage.rootfs.split import SplitResult, split
 
-# Raised whenever the same inputs would give other bytes than before.
-FORMAT = 2
 _ROOM_FOR_TREE = 2 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Everything that decides about the bytes of a build."""
-
-    selection: Selection
-    archive: Archive
-    resolution: Resolution
-    published_at: datetime
-
-    def fingerprint(self) -> str:
-        """Return a digest that changes when a build would give something new."""
-        parts = [FORMAT, self.selection.digest(), self.resolution.digest()]
-        if self.archive.extras:
-            parts += [text.decode() for text in self.archive.apt_files().values()]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+__all__ = ["Inputs", "RootfsBuild", "artifact_names", "build", "expected_files", "gather"]
+_TREE = "tree.tar.zst"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootfsBuild:
-    """What a build left in its output directory: file names by kind, digests by file name."""
+    """What a build left in its output directory: file names by kind, digests by file name.
+
+    `reused` tells that nothing had to be built.
+    """
 
     files: Mapping[str, str]
     sha256: Mapping[str, str]
     fingerprint: str
     published_at: datetime
+    reused: bool = False
 
 
 def artifact_names(project: str) -> dict[str, str]:
@@ -84,10 +62,14 @@ def artifact_names(project: str) -> dict[str, str]:
         "rootfs": f"{stem}.rootfs.tar.gz",
         "device": f"{stem}.device.tar.gz",
         "manifest": f"{stem}.manifest",
-        "lock": f"{stem}.lock.json",
         "sbom": f"{stem}.cdx.json",
+        "lock": f"{stem}.lock.json",
         "record": f"{stem}.build.json",
     }
+
+
+# What is written anew for every build: it also says when and where the packages were found.
+_OWN = ("lock", "record")
 
 
 def expected_files(selection: Selection) -> dict[str, str]:
@@ -98,127 +80,59 @@ def expected_files(selection: Selection) -> dict[str, str]:
     return names
 
 
-def gather(
-    selection: Selection,
-    settings: ArchiveSettings,
-    cache: Path,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One build that is going on."""
+
+    inputs: Inputs
+    cache: Cache
+    names: Mapping[str, str]
+    gzip_level: int
+    progress: Progress
+    scratch: Path
+    parts: Path
+    fresh: bool
+
+    def path(self, kind: str) -> Path:
+        return self.parts / self.names[kind]
+
+
+def build(
+    inputs: Inputs,
+    output: Path,
     *,
-    extras: Sequence[ExtraArchive] = (),
-) -> Inputs:
-    """Look up what a build would take in now; `extras` are archives beside the definition's own.
-
-    SOURCE_DATE_EPOCH decides about time stamps when it is set, else the newest date of the
-    archive's suites: the same packages give the same bytes.
-    """
-    with scratch_directory(cache) as scratch:
-        archive = find_archive(selection, settings, scratch, extras)
-        resolution = resolve(selection, archive, scratch)
-    return Inputs(
-        selection=selection,
-        archive=archive,
-        resolution=resolution,
-        published_at=_epoch() or resolution.published_at,
-    )
-
-
-def make_lock(inputs: Inputs, gzip_level: int) -> Lock:
-    """Return the lock of some inputs."""
-    selection = inputs.selection
-    packages = [
-        LockedPackage(
-            name=each.name,
-            version=each.version,
-            architecture=each.architecture,
-            file=each.file,
-            size=each.size,
-            sha256=each.sha256,
-            uri=each.uri,
-        )
-        for each in inputs.resolution.packages
-    ]
-    return Lock(
-        version=VERSION,
-        format=FORMAT,
-        source_date_epoch=int(inputs.published_at.timestamp()),
-        definition=LockedDefinition(
-            name=selection.definition.name,
-            product=selection.definition.product,
-            release=selection.release_name,
-            series=selection.release.series,
-            arch=selection.arch,
-            device=selection.device,
-            sha256=selection.digest(),
-        ),
-        archives=[
-            LockedArchive(uri=each.uri, suite=each.suite, sha256=each.sha256, date=each.date)
-            for each in inputs.resolution.suites
-        ],
-        extra_archives=[
-            LockedExtra(
-                name=each.name,
-                sources=digest(each.sources),
-                preferences=digest(each.preferences),
-                keys=list(each.keys),
-            )
-            for each in inputs.archive.extras
-        ],
-        packages=sorted(packages, key=lambda each: (each.name, each.architecture)),
-        files=dict(map(_locked_file, selection.contributions())),
-        tools={},
-        settings={"gzip": gzip_level},
-    )
-
-
-def _locked_file(contribution: tuple[str, Path]) -> tuple[str, LockedFile]:
-    name, path = contribution
-    if path.is_symlink():
-        return name, LockedFile(kind="link", sha256=digest(str(path.readlink())))
-    kind: Literal["program", "file"] = "program" if path.stat().st_mode & 0o100 else "file"
-    return name, LockedFile(kind=kind, sha256=sha256_of(path))
-
-
-def _epoch() -> datetime | None:
-    text = os.environ.get("SOURCE_DATE_EPOCH")
-    if text is None:
-        return None
-    try:
-        if not (text.isascii() and text.isdecimal()):
-            raise ValueError(text)
-        return datetime.fromtimestamp(int(text), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise DataError(f"SOURCE_DATE_EPOCH is '{text}', expected UNIX seconds") from None
-
-
-def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) -> RootfsBuild:
+    gzip_level: int,
+    progress: Progress,
+    cache: Cache,
+    fresh: bool = False,
+) -> RootfsBuild:
     """Build a root filesystem into `output`, which must not exist or be empty.
 
-    Nothing is left in `output` when the build fails. Raises CommandError, DataError, RightsError
-    and UnavailableError.
+    What was built before from the same inputs is used again, unless the build is to be `fresh`;
+    packages always are. Nothing is left in `output` when the build fails. Raises CommandError,
+    DataError, RightsError, TrustError and UnavailableError.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CoreImageError(
             f"'{output}' exists and is not an empty directory", hint="choose another --output"
         )
-    as_root = os.geteuid() == 0
-    if not as_root:
-        require_user_namespace()
     with ExitStack() as stack:
+        stack.enter_context(_full_disk_explained(output))
         output.parent.mkdir(parents=True, exist_ok=True)
         scratch = stack.enter_context(scratch_directory(output.resolve().parent))
-        room = stack.enter_context(unpacking_room(as_root=as_root))
-        require_space(room, _ROOM_FOR_TREE, purpose="the tree")
-        plan = plan_build(
-            inputs.selection,
-            inputs.archive,
-            as_root=as_root,
-            published_at=inputs.published_at,
-            scratch=scratch,
-            temporary=room,
-        )
-        write_overlays(inputs.selection, inputs.archive, plan)
         parts = scratch / "parts"
         parts.mkdir()
-        built = _run_plan(inputs, plan, parts, gzip_level=gzip_level, progress=progress)
+        job = _Job(
+            inputs=inputs,
+            cache=cache,
+            names=expected_files(inputs.selection),
+            gzip_level=gzip_level,
+            progress=progress,
+            scratch=scratch,
+            parts=parts,
+            fresh=fresh,
+        )
+        built = _reuse_image(job) or _make_image(job)
         parts.chmod(0o755)
         fsync_tree(parts)
         if output.exists():
@@ -228,64 +142,192 @@ def build(inputs: Inputs, output: Path, *, gzip_level: int, progress: Progress) 
         return built
 
 
-def _run_plan(
-    inputs: Inputs, plan: RootfsPlan, parts: Path, *, gzip_level: int, progress: Progress
-) -> RootfsBuild:
-    names = expected_files(inputs.selection)
-    progress.note(run.shell_text(plan.argv))
-    with run.start(plan.argv, env=plan.env, cwd=plan.overlay.parent, stdout=run.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101  PIPE was asked for
-        try:
-            result = split(
-                process.stdout,
-                rootfs=parts / names["rootfs"],
-                device=parts / names["device"] if "device" in names else None,
-                bootloader=inputs.selection.bootloader,
-                epoch=plan.epoch,
-                level=gzip_level,
-            )
-        except DataError as error:
-            # A command that failed leaves no tree; its own words are the ones that help. It is
-            # heard to its end: a stream that nobody reads would make it fail.
-            while process.stdout.read(CHUNK):
-                pass
-            if process.wait() == 0:
-                raise
-            raise _failure(process.returncode) from error
-    if process.returncode:
-        raise _failure(process.returncode)
-    return _finish(inputs, parts, names, result, gzip_level=gzip_level)
+@contextmanager
+def _full_disk_explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise CoreImageError(
+            f"no space is left for the build in '{output.parent}'",
+            hint="free some space, or choose another --output",
+        ) from error
 
 
-def _failure(status: int) -> CommandError:
-    return CommandError(
-        f"mmdebstrap failed, {run.describe_status(status)}",
-        hint="its own words are in the log, just above this message",
+def _find(job: _Job, shelf: Shelf, recipe: Recipe) -> Entry | None:
+    """Return what was made from the same; a time that is that of the packages may be given too."""
+    if job.fresh:
+        return None
+    time = job.inputs.time
+    entry = shelf.find(recipe)
+    if entry is None and time is not None:
+        entry = shelf.find({**recipe, "time": OF_THE_PACKAGES})
+        if entry is not None and entry.notes.get("epoch") != int(time.timestamp()):
+            return None
+    return entry
+
+
+def _reuse_image(job: _Job) -> RootfsBuild | None:
+    """Hand out what an earlier build of the same inputs has left, if it is all there."""
+    shelf = job.cache.images
+    entry = _find(job, shelf, job.inputs.image_recipe(job.gzip_level))
+    if entry is None:
+        return None
+    digests = entry.notes["sha256"]
+    try:
+        for name, expected in digests.items():
+            link_or_copy(entry.path / name, job.parts / name)
+            if sha256_of(job.parts / name) != expected:
+                raise DataError(name)
+    except (OSError, DataError):
+        shelf.discard(entry)
+        for path in job.parts.iterdir():
+            path.unlink()
+        return None
+    job.progress.note(
+        "nothing changed: packages, definition and tools are those of an earlier build"
     )
+    return replace(_record(job, entry.notes), reused=True)
 
 
-def _finish(
-    inputs: Inputs,
-    parts: Path,
-    names: Mapping[str, str],
-    result: SplitResult,
-    *,
-    gzip_level: int,
-) -> RootfsBuild:
-    """Check ids, write manifest, lock, bill of materials and record beside the tarballs."""
-    selection = inputs.selection
+def _make_image(job: _Job) -> RootfsBuild:
+    """Make the artifacts, and keep them for builds to come."""
+    as_root = os.geteuid() == 0
+    if not as_root:
+        require_user_namespace()
+    with unpacking_room(as_root=as_root) as room:
+        require_space(room, _ROOM_FOR_TREE, purpose="the tree")
+        plan = _reuse_stage(job, room) or _make_stage(job, room)
+        stage.run_steps(plan, plan.late, progress=job.progress)
+        result = _pack(job, plan)
+    notes = _finish(job, result, plan.epoch)
+    files = {name: job.parts / name for name in notes["sha256"]}
+    job.cache.images.put(job.inputs.image_recipe(job.gzip_level), files, notes)
+    return _record(job, notes)
+
+
+def _plan(job: _Job, room: Path, epoch: int) -> RootfsPlan:
+    plan = plan_build(
+        job.inputs.selection,
+        job.inputs.archive,
+        as_root=os.geteuid() == 0,
+        published_at=datetime.fromtimestamp(epoch, UTC),
+        scratch=job.scratch,
+        temporary=room,
+    )
+    write_overlays(job.inputs.selection, plan)
+    return plan
+
+
+def _reuse_stage(job: _Job, room: Path) -> RootfsPlan | None:
+    """Lay out the tree of an earlier build with the same packages, if there is one."""
+    shelf = job.cache.stages
+    entry = _find(job, shelf, job.inputs.package_recipe())
+    if entry is None:
+        return None
+    try:
+        with (entry.path / _TREE).open("rb") as tree:
+            job.progress.note("packages did not change: their tree is that of an earlier build")
+            plan = _plan(job, room, int(entry.notes["epoch"]))
+            stage.restore_tree(plan, tree)
+    except (FileNotFoundError, CommandError, DataError):
+        shelf.discard(entry)
+        stage.remove_tree(room / "tree", as_root=os.geteuid() == 0)
+        return None
+    return plan
+
+
+def _make_stage(job: _Job, room: Path) -> RootfsPlan:
+    """Install the packages into a new tree, and keep it for builds to come."""
+    packages = bring(
+        job.inputs.resolution.packages,
+        job.scratch / "packages",
+        store=job.cache.packages,
+        scratch=job.scratch,
+        progress=job.progress,
+    )
+    time = job.inputs.time
+    epoch = int(time.timestamp()) if time else max(map(debs.built_at, packages))
+    plan = _plan(job, room, epoch)
+    stage.install_packages(
+        plan, job.inputs.selection, job.inputs.archive, packages, progress=job.progress
+    )
+    shelf = job.cache.stages
+    if shelf.open:
+        tree = job.scratch / _TREE
+        stage.save_tree(plan, tree)
+        shelf.put(job.inputs.package_recipe(), {_TREE: tree}, {"epoch": epoch})
+        tree.unlink()
+    return plan
+
+
+def _pack(job: _Job, plan: RootfsPlan) -> SplitResult:
+    with job.progress.task("pack", None, unit="steps"), stage.packed(plan) as stream:
+        return split(
+            stream,
+            rootfs=job.path("rootfs"),
+            device=job.path("device") if "device" in job.names else None,
+            bootloader=job.inputs.selection.bootloader,
+            epoch=plan.epoch,
+            level=job.gzip_level,
+        )
+
+
+def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
+    """Check ids, write manifest and bill of materials; return what the record says of all."""
+    selection = job.inputs.selection
     pins = selection.pins()
     if pins is not None:
         folder = selection.folders[-1] / "series" / selection.release.series / "ids"
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
     packages = list(installed(result.status))
-    (parts / names["manifest"]).write_text(manifest(packages), encoding="utf-8")
-    (parts / names["lock"]).write_text(make_lock(inputs, gzip_level).to_json(), encoding="utf-8")
-    written = ("rootfs", "device", "manifest", "lock")
-    digests = {names[kind]: sha256_of(parts / names[kind]) for kind in written if kind in names}
-    tarballs = {names[kind]: digests[names[kind]] for kind in ("rootfs", "device") if kind in names}
-    (parts / names["sbom"]).write_text(_sbom(inputs, packages, result, tarballs), encoding="utf-8")
-    digests[names["sbom"]] = sha256_of(parts / names["sbom"])
+    job.path("manifest").write_text(manifest(packages), encoding="utf-8")
+    bill = _bill(job, packages, result, epoch)
+    job.path("sbom").write_text(bill, encoding="utf-8")
+    files = [name for kind, name in job.names.items() if kind not in _OWN]
+    return {
+        "epoch": epoch,
+        "kernel": result.kernels.get("vmlinuz"),
+        "entries": result.entries,
+        "rootfs_bytes": result.rootfs_size,
+        "device_bytes": result.device_size,
+        "sha256": {name: sha256_of(job.parts / name) for name in files},
+    }
+
+
+def _bill(job: _Job, packages: Sequence[InstalledPackage], result: SplitResult, epoch: int) -> str:
+    # Only builds need it, and it takes a quarter of a second to import.
+    from coreimage.rootfs.sbom import Contents, bill_of_materials
+
+    selection = job.inputs.selection
+    tarballs = [job.names[kind] for kind in ("rootfs", "device") if kind in job.names]
+    return bill_of_materials(
+        Contents(
+            name=selection.definition.name,
+            title=selection.definition.title,
+            distribution=selection.definition.distribution,
+            release=selection.release_name,
+            series=selection.release.series,
+            arch=selection.arch,
+            made_at=datetime.fromtimestamp(epoch, UTC),
+            packages=packages,
+            artifacts={name: sha256_of(job.parts / name) for name in tarballs},
+            digests={
+                (each.name, each.version, each.architecture): each.sha256
+                for each in job.inputs.resolution.packages
+            },
+            licences={name: declared_licences(text) for name, text in result.copyrights.items()},
+        )
+    )
+
+
+def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:
+    """Write lock and record, which say when and where the packages were found."""
+    inputs, selection = job.inputs, job.inputs.selection
+    lock = make_lock(inputs, epoch=notes["epoch"], gzip_level=job.gzip_level)
+    job.path("lock").write_text(lock.to_json(), encoding="utf-8")
+    digests = {**notes["sha256"], job.names["lock"]: sha256_of(job.path("lock"))}
     record = {
         "definition": selection.definition.name,
         "product": selection.definition.product,
@@ -295,48 +337,15 @@ def _finish(
         "device": selection.device,
         "extra_archives": [each.name for each in inputs.archive.extras],
         "fingerprint": inputs.fingerprint(),
-        "source_date_epoch": int(inputs.published_at.timestamp()),
-        "kernel": result.kernels.get("vmlinuz"),
-        "entries": result.entries,
-        "rootfs_bytes": result.rootfs_size,
-        "device_bytes": result.device_size,
+        "source_date_epoch": notes["epoch"],
+        **{key: notes[key] for key in ("kernel", "entries", "rootfs_bytes", "device_bytes")},
         "packages": [[each.file, each.sha256] for each in inputs.resolution.packages],
         "sha256": digests,
     }
-    write_atomically(parts / names["record"], json.dumps(record, indent=1) + "\n")
+    write_atomically(job.path("record"), json.dumps(record, indent=1) + "\n")
     return RootfsBuild(
-        files=names,
+        files=job.names,
         sha256=digests,
         fingerprint=inputs.fingerprint(),
-        published_at=inputs.published_at,
-    )
-
-
-def _sbom(
-    inputs: Inputs,
-    packages: Sequence[InstalledPackage],
-    result: SplitResult,
-    tarballs: Mapping[str, str],
-) -> str:
-    # Only builds need it, and it takes a quarter of a second to import.
-    from coreimage.rootfs.sbom import Contents, bill_of_materials
-
-    selection = inputs.selection
-    return bill_of_materials(
-        Contents(
-            name=selection.definition.name,
-            title=selection.definition.title,
-            distribution=selection.definition.distribution,
-            release=selection.release_name,
-            series=selection.release.series,
-            arch=selection.arch,
-            made_at=inputs.published_at,
-            packages=packages,
-            artifacts=tarballs,
-            digests={
-                (each.name, each.version, each.architecture): each.sha256
-                for each in inputs.resolution.packages
-            },
-            licences={name: declared_licences(text) for name, text in result.copyrights.items()},
-        )
+        published_at=datetime.fromtimestamp(notes["epoch"], UTC),
     )

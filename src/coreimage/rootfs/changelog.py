@@ -103,11 +103,11 @@ def changelog_of(deb: Path, package: str) -> str | None:
                     found[member.name.rpartition("/")[2]] = content.read(_MAX_SIZE)
         while process.stdout.read(1 << 16):
             pass
-    # A package that comes from elsewhere has two: its own is changelog.Debian.
-    name = max(
-        found, key=lambda each: (each.startswith("changelog.Debian"), -len(each)), default=""
-    )
-    return _unpacked(found[name]) if name else None
+    # A package that comes from elsewhere has two: its own is changelog.Debian. A rebuild for one
+    # architecture adds changelog.Debian.ARCH, which comes first because it is newer.
+    own = [name for name in found if name.startswith("changelog.Debian")] or list(found)
+    texts = [_unpacked(found[name]) for name in sorted(own, key=lambda each: -len(each))]
+    return "\n".join(texts) if texts else None
 
 
 def _unpacked(data: bytes) -> str:

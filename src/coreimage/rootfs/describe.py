@@ -1,6 +1,6 @@
 """A definition and what building it would run, as plain data for people and programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from coreimage.rootfs.archive import Archive
@@ -13,12 +13,15 @@ from coreimage.rootfs.tree import PARTS
 def describe_plan(
     selection: Selection, archive: Archive, plan: RootfsPlan, *, files: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what a build would run: argv, environment, hooks in their order, archives, files."""
-    private = ("TMPDIR", "SOURCE_DATE_EPOCH")
+    """Return what a build would run: steps, environment, hooks in their order, archives, files."""
     return {
         **_identity(selection),
-        "argv": list(plan.argv),
-        "environment": {key: value for key, value in plan.env.items() if key not in private},
+        "steps": [
+            {"stage": stage, "title": step.title, "where": step.where, "argv": list(step.argv)}
+            for stage, steps in (("packages", plan.packages), ("late", plan.late))
+            for step in steps
+        ],
+        "environment": {key: each for key, each in plan.env.items() if key != "SOURCE_DATE_EPOCH"},
         "hooks": [
             {"kind": kind, "name": name, "path": str(path)}
             for kind in ("chroot_early", "chroot", "binary")
@@ -42,8 +45,8 @@ def describe_plan(
     }
 
 
-def plan_lines(described: dict[str, Any], command: str) -> Iterator[str]:
-    """Yield a described plan as text; `command` is the argv as shell text."""
+def plan_lines(described: dict[str, Any], steps: Iterable[str]) -> Iterator[str]:
+    """Yield a described plan as text; `steps` are the steps as text."""
     yield f"{described['title']} {described['release']}, {described['arch']}, {described['device']}"
     yield "archives:"
     for line in described["sources"]:
@@ -63,8 +66,9 @@ def plan_lines(described: dict[str, Any], command: str) -> Iterator[str]:
         yield f"  {'preseed':<12}  {path}"
     for hook in described["hooks"]:
         yield f"  {hook['kind']:<12}  {hook['path']}"
-    yield "command:"
-    yield f"  {command}"
+    yield "steps:"
+    for text in steps:
+        yield from (f"  {line}" for line in text.splitlines() or [""])
     yield "files:"
     yield from (f"  {name}" for name in described["files"])
 

@@ -90,5 +90,8 @@ def _with_news(change: PackageChange, debs: Debs) -> PackageChange:
         return replace(change, no_changelog="no bill of materials says which .deb it came from")
     deb = debs(newer.sha256, newer.files)
     name = (change.former if backwards and change.former else change.name).partition(":")[0]
-    found = news(deb, name, older=older.version, newer=newer.version)
+    versions = (older.source_version, newer.source_version)
+    if not all(versions) or versions[0] == versions[1]:  # a rebuild of the same source
+        versions = (older.version, newer.version)
+    found = news(deb, name, older=versions[0], newer=versions[1])
     return replace(change, changelog=found.entries, no_changelog=found.missing)

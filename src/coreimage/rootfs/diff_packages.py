@@ -29,6 +29,7 @@ class PackageState:
 
     version: str
     source: str = ""
+    source_version: str = ""
     sha256: str = ""
     files: Sequence[str] = ()
 

@@ -11,6 +11,7 @@ from coreimage.rootfs.diff_packages import PackageChange, PackageState
 # How much of a changelog, and how many files, people are shown; JSON has all.
 SHOWN_LINES = 8
 SHOWN_FILES = 25
+SHOWN_FLAWS = 3
 
 
 def describe(difference: Difference) -> dict[str, Any]:
@@ -129,10 +130,15 @@ def package_rows(difference: Difference) -> list[list[str]]:
             f"{each.name} (was {each.former})" if each.former else each.name,
             each.before.version if each.before else "",
             each.after.version if each.after else "",
-            " ".join(flaws(each.changelog)) or ("security" if each.fixes_flaws else ""),
+            _few(flaws(each.changelog)) or ("security" if each.fixes_flaws else ""),
         ]
         for each in difference.packages
     ]
+
+
+def _few(numbers: Sequence[str]) -> str:
+    more = len(numbers) - SHOWN_FLAWS
+    return " ".join(numbers[:SHOWN_FLAWS]) + (f" and {more} more" if more > 0 else "")
 
 
 def folder_rows(part: Part) -> list[list[str]]:

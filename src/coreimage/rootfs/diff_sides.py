@@ -88,7 +88,11 @@ def packages_of(side: Side, status: bytes) -> dict[str, PackageState]:
         found, name = known.get(full), full.partition(":")[0]
         digest, files = digests.get((name, version), ("", ()))
         state = PackageState(
-            version=version, source=found.source if found else "", sha256=digest, files=files
+            version=version,
+            source=found.source if found else "",
+            source_version=found.source_version if found else "",
+            sha256=digest,
+            files=files,
         )
         states[name if plain[name] == 1 else full] = state
     return states

@@ -4,19 +4,24 @@ Source of the format: deb-control(5), and "Status" in dpkg(1).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from debian.deb822 import Deb822
 
 from coreimage.errors import DataError
 
+_NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]+)")
 _SOURCE = re.compile(r"(?P<name>\S+)(?:\s+\((?P<version>[^)]+)\))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledPackage:
-    """A package of a tree; `source` and `source_version` are those of what it was built from."""
+    """A package of a tree; `source` and `source_version` are those of what it was built from.
+
+    `depends` are the names that it cannot do without, alternatives too; `provides` those that it
+    goes by besides its own.
+    """
 
     name: str
     version: str
@@ -27,6 +32,8 @@ class InstalledPackage:
     homepage: str
     summary: str
     multi_arch: str
+    depends: Sequence[str] = ()
+    provides: Sequence[str] = ()
 
     @property
     def shown(self) -> str:
@@ -54,4 +61,12 @@ def installed(status: bytes) -> Iterator[InstalledPackage]:
             homepage=fields.get("Homepage", ""),
             summary=fields.get("Description", "").partition("\n")[0],
             multi_arch=fields.get("Multi-Arch", ""),
+            depends=_names(fields.get("Pre-Depends", ""), fields.get("Depends", "")),
+            provides=_names(fields.get("Provides", "")),
         )
+
+
+def _names(*relations: str) -> Sequence[str]:
+    """Return the names of packages in fields of relations, whatever version they ask for."""
+    words = (word for each in relations for word in re.split("[,|]", each))
+    return tuple(sorted({found[1] for word in words if (found := _NAME.match(word))}))

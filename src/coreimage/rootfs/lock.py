@@ -73,12 +73,16 @@ class LockedDefinition(_Strict):
 
 
 class Lock(_Strict):
-    """The inputs of a build; `files` are those beside definition.toml, by part and name."""
+    """The inputs of a build; `files` are those beside definition.toml, by part and name.
+
+    `sources` are the lines of the sources.list that the tree begins with.
+    """
 
     version: int
     format: int
     source_date_epoch: int
     definition: LockedDefinition
+    sources: Sequence[str]
     archives: Sequence[LockedArchive]
     extra_archives: Sequence[LockedExtra]
     packages: Sequence[LockedPackage]

@@ -1,9 +1,13 @@
-"""What a root filesystem build will run, as plain data."""
+"""What a root filesystem build will run, as plain data.
+
+Two stages: the packages, whose tree can be kept and used again, and what comes after them.
+"""
 
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from coreimage.rootfs.archive import Archive
@@ -11,24 +15,139 @@ from coreimage.rootfs.definition import Selection
 
 # Where includes and hooks lie inside the tree while it is built.
 INSIDE = ".coreimage-build"
-# Where they lie beside it, for hooks that see the tree from outside.
-_OUTSIDE = "$1.coreimage-build"
-_IN_TREE = 'env --chdir="$1" chroot "$1"'
+# Where the tree finds the packages, and what programs have left for later.
+_DEBS = "/var/cache/apt/archives"
+_LATER = "/run/coreimage"
+_DPKG = "dpkg --force-unsafe-io"
+_EXTRACT = """\
+for deb in "$1"/*.deb; do
+    dpkg-deb --fsys-tarfile "$deb" | tar --extract --file=- --keep-directory-symlink \\
+        --preserve-permissions --numeric-owner --anchored --no-wildcards --exclude-from="$2"
+done
+"""
+_GROUPS = f"""\
+for group in {_DEBS}/early/*/; do
+    [ -d "$group" ] || continue
+    {_DPKG} --unpack "$group"*.deb
+    {_DPKG} --configure --pending
+done
+"""
+# The kernel and initramfs-tools would each make it.
+_INITRAMFS = f"""\
+cd {_LATER} 2> /dev/null && [ -e update-initramfs ] || exit 0
+sort -u update-initramfs | grep '^-c' > wanted || echo -u > wanted
+while read -r words; do
+    update-initramfs $words < /dev/null
+done < wanted
+"""
+_NETWORK = f"""\
+[ -e /etc/resolv.conf ] || [ -L /etc/resolv.conf ] && exit
+mkdir -p {_LATER}
+tee {_LATER}/resolv.conf > /etc/resolv.conf
+"""
+_NO_NETWORK = f"""\
+if [ ! -L /etc/resolv.conf ] && cmp -s {_LATER}/resolv.conf /etc/resolv.conf; then
+    rm /etc/resolv.conf
+fi
+rm -rf {_LATER}
+"""
+# What mmdebstrap removes too, so that two builds agree.
+_CLEAR = """\
+rm -f /usr/sbin/policy-rc.d /var/cache/ldconfig/aux-cache /var/lib/dbus/machine-id \\
+    /var/log/dpkg.log /var/log/alternatives.log \\
+    /var/log/apt/eipp.log.xz /var/log/apt/history.log /var/log/apt/term.log
+[ ! -s /etc/machine-id ] || : > /etc/machine-id
+find /run -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
+find /tmp -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+"""
+_STUB = """\
+#!/bin/sh
+# Images are made once, when all packages are set up.
+case "$*" in
+    -c* | -u*) ;;
+    *) exec "/dev/${0##*/}.real" "$@" ;;
+esac
+mkdir -p /run/coreimage
+echo "$*" >> "/run/coreimage/${0##*/}"
+"""
+STUBS = {"/usr/sbin/update-initramfs": _STUB}
+_LAY_OVER = ["tar", "--extract", "--file=-", "--directory=/"]
+
+
+class Where(StrEnum):
+    """Where a step runs: with the tree as its root, or on this machine beside it."""
+
+    INSIDE = "inside"
+    BESIDE = "beside"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One program; `binds` are laid over files of the tree meanwhile."""
+
+    title: str
+    argv: Sequence[str]
+    where: Where = Where.INSIDE
+    stdin: Path | None = None
+    binds: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where a build keeps what its steps take in."""
+
+    scratch: Path
+    tree: Path
+
+    @property
+    def debs(self) -> Path:
+        """Packages without compression: essential/, early/N/, last/."""
+        return self.tree.parent / "debs"
+
+    @property
+    def excluded(self) -> Path:
+        """The members of essential packages that are left out, a line each."""
+        return self.scratch / "excluded"
+
+    @property
+    def hooks(self) -> Path:
+        """Hooks that run beside the tree."""
+        return self.scratch / "binary-hooks"
+
+    def overlay(self, name: str) -> Path:
+        """Return the tar of an overlay: base, early, marks, late."""
+        return self.scratch / f"{name}.tar"
+
+    def stub(self, program: str) -> Path:
+        """Return what takes the place of a program."""
+        return self.scratch / f"stub-{Path(program).name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootfsPlan:
-    """The command that makes the tree, its environment, and the files that it takes in.
+    """The steps of both stages, the environment of all of them, and where things lie."""
 
-    The tree leaves the command as a tar stream on standard output; `env` is added to ours.
-    """
-
-    argv: Sequence[str]
-    env: dict[str, str]
-    archives_overlay: Path | None
-    early_overlay: Path
-    overlay: Path
+    packages: Sequence[Step]
+    late: Sequence[Step]
+    env: Mapping[str, str]
+    layout: Layout
+    as_root: bool
     epoch: int
+
+    @property
+    def pack(self) -> list[str]:
+        """What writes the tree as a tar stream to standard output, run beside the tree."""
+        return pack_argv(self.epoch)
+
+
+def pack_argv(epoch: int) -> list[str]:
+    """Return tar's argv for a tree: names sorted, no time later than `epoch`, numeric owners."""
+    return [
+        *["tar", "--create", "--file=-", "--sort=name", "--numeric-owner", "--one-file-system"],
+        *["--format=pax", f"--mtime=@{epoch}", "--clamp-mtime"],
+        *["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"],
+        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*", "."],
+    ]
 
 
 def plan_build(
@@ -42,77 +161,132 @@ def plan_build(
 ) -> RootfsPlan:
     """Return what builds the tree.
 
-    `scratch` receives the overlays; `temporary` must be open to the user ids that belong to us,
-    because the tree is unpacked there by the root of a user namespace. Files reach the tree by
-    mmdebstrap's own tar-in, which reads them outside of the namespace: a home folder that is
-    closed to others is no obstacle.
+    `scratch` receives the overlays; the tree and its packages come to lie in `temporary`.
     """
-    early, late, apt = (scratch / f"{name}.tar" for name in ("early", "overlay", "archives"))
-    extra = archive.apt_files()
+    layout = Layout(scratch=scratch, tree=temporary / "tree")
     epoch = int(published_at.timestamp())
-    definition = selection.definition
-    argv = [
-        "mmdebstrap",
-        f"--mode={'root' if as_root else 'unshare'}",
-        "--variant=minbase",
-        "--format=tar",
-        f"--architectures={selection.arch}",
-        f"--components={','.join(selection.release.components)}",
-        f"--include={','.join(selection.packages)}",
-        '--aptopt=APT::Install-Recommends "false"',
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in definition.exclude_paths),
-        *(f"--dpkgopt=path-include={pattern}" for pattern in definition.include_paths),
-        *([f"--setup-hook=tar-in {apt.name} /"] if extra else []),
-        f"--essential-hook=tar-in {early.name} /",
-        *(f"--essential-hook={command}" for command in _early_commands(selection)),
-        f"--customize-hook=tar-in {late.name} /",
-        *(f"--customize-hook={command}" for command in _late_commands(selection, extra)),
-        archive.suite,
-        "-",
-        *archive.sources,
-    ]
     return RootfsPlan(
-        argv=argv,
+        packages=_package_steps(selection, layout),
+        late=_late_steps(selection, archive.apt_files(), layout),
         env={
             "SOURCE_DATE_EPOCH": str(epoch),
             "TZ": "UTC",
             "LC_ALL": "C.UTF-8",
-            "TMPDIR": str(temporary),
+            "DEBIAN_FRONTEND": "noninteractive",
+            "DEBCONF_NONINTERACTIVE_SEEN": "true",
             **selection.facts,
         },
-        archives_overlay=apt if extra else None,
-        early_overlay=early,
-        overlay=late,
+        layout=layout,
+        as_root=as_root,
         epoch=epoch,
     )
 
 
-def _early_commands(selection: Selection) -> list[str]:
-    """Return what runs after the essential packages are configured and before the others."""
+def _package_steps(selection: Selection, layout: Layout) -> list[Step]:
+    debs = {_DEBS: layout.debs}
+    stubs = {program: layout.stub(program) for program in STUBS}
     return [
-        *([f"{_IN_TREE} sh /{INSIDE}/pin-ids"] if selection.pins() is not None else []),
+        Step(
+            title="lay out the tree",
+            argv=["tar", "--extract", "--file=-", "--preserve-permissions"],
+            where=Where.BESIDE,
+            stdin=layout.overlay("base"),
+        ),
+        Step(
+            title="extract the essential packages",
+            argv=_shell(_EXTRACT, str(layout.debs / "essential"), str(layout.excluded)),
+            where=Where.BESIDE,
+        ),
+        Step(
+            title="install the essential packages",
+            argv=_shell(f"{_DPKG} --force-depends --install {_DEBS}/essential/*.deb"),
+            binds=debs,
+        ),
+        Step(title="includes before packages", argv=_LAY_OVER, stdin=layout.overlay("early")),
+        *_early_steps(selection),
+        Step(title="install what others need first", argv=_shell(_GROUPS), binds=debs),
+        Step(
+            title="unpack the other packages",
+            argv=_shell(f"[ -z '$(ls {_DEBS}/last)' ] || {_DPKG} --unpack {_DEBS}/last/*.deb"),
+            binds=debs,
+        ),
+        Step(
+            title="set up the packages",
+            argv=_shell(f"{_DPKG} --configure --pending"),
+            binds=stubs,
+        ),
+        Step(title="make the initramfs", argv=_shell(_INITRAMFS)),
+        Step(title="mark what is there for others", argv=_LAY_OVER, stdin=layout.overlay("marks")),
+        Step(title="forget what was put off", argv=["rm", "-rf", _LATER]),
+    ]
+
+
+def _early_steps(selection: Selection) -> list[Step]:
+    """Return what runs after the essential packages are set up and before the others."""
+    hooks = [
+        Step(title=name, argv=[f"/{INSIDE}/{name}"]) for name in selection.hooks("chroot_early")
+    ]
+    pins = Step(title="pin users and groups", argv=["sh", f"/{INSIDE}/pin-ids"])
+    return [
+        *([pins] if selection.pins() is not None else []),
         *(
-            f"{_IN_TREE} debconf-set-selections {_quoted(f'preseed/{name}')}"
+            Step(
+                title=f"preseed {name}",
+                argv=["debconf-set-selections", f"/{INSIDE}/preseed/{name}"],
+            )
             for name in selection.preseeds()
         ),
-        *(f"{_IN_TREE} {_quoted(name)}" for name in selection.hooks("chroot_early")),
+        *_with_network(hooks),
     ]
 
 
-def _late_commands(selection: Selection, extra: Iterable[str]) -> list[str]:
+def _late_steps(selection: Selection, extra: Iterable[str], layout: Layout) -> list[Step]:
     """Return what runs on the finished tree: hooks inside, clearing up, hooks outside."""
-    archives = " ".join(f'"$1/etc/apt/{name}"' for name in extra)
-    outside = selection.hooks("binary")
+    archives = [f"/etc/apt/{name}" for name in extra]
+    hooks = [Step(title=name, argv=[f"/{INSIDE}/{name}"]) for name in selection.hooks("chroot")]
     return [
-        *(f"{_IN_TREE} {_quoted(name)}" for name in selection.hooks("chroot")),
+        Step(title="includes", argv=_LAY_OVER, stdin=layout.overlay("late")),
+        *_with_network(hooks),
         # Extra archives are for the build; an image says by includes where its updates come from.
-        *([f"rm -f {archives}"] if archives else []),
-        *([f'mv "$1/{INSIDE}" "{_OUTSIDE}"'] if outside else [f'rm -rf "$1/{INSIDE}"']),
-        *(f'env --chdir="$1" "{_OUTSIDE}"/{shlex.quote(name)} "$1"' for name in outside),
-        *([f'rm -rf "{_OUTSIDE}"'] if outside else []),
+        Step(title="remove what the build needed", argv=["rm", "-rf", f"/{INSIDE}", *archives]),
+        *(
+            Step(
+                title=name,
+                argv=[str(layout.hooks / name), str(layout.tree)],
+                where=Where.BESIDE,
+            )
+            for name in selection.hooks("binary")
+        ),
+        Step(title="clear up", argv=_shell(_CLEAR)),
     ]
 
 
-def _quoted(name: str) -> str:
-    """Return the path inside the tree of one of our files, for a shell."""
-    return shlex.quote(f"/{INSIDE}/{name}")
+def _with_network(hooks: Sequence[Step]) -> list[Step]:
+    """Return hooks with steps around them that let them find other hosts by name."""
+    if not hooks:
+        return []
+    # Where this machine has none, nothing is found.
+    resolver = Path("/etc/resolv.conf")
+    return [
+        Step(
+            title="let hooks use the network",
+            argv=_shell(_NETWORK),
+            stdin=resolver,
+        ),
+        *hooks,
+        Step(title="forget this machine's network", argv=_shell(_NO_NETWORK)),
+    ]
+
+
+def _shell(script: str, *words: str) -> list[str]:
+    return ["sh", "-ec", script.strip(), *(["sh", *words] if words else [])]
+
+
+def step_lines(plan: RootfsPlan) -> Iterable[str]:
+    """Yield the steps of a plan as text, those of the second stage after an empty line."""
+    for number, steps in enumerate((plan.packages, plan.late)):
+        if number:
+            yield ""
+        for step in steps:
+            source = f" < {shlex.quote(str(step.stdin))}" if step.stdin else ""
+            yield f"{step.where.value:<7} {step.title}: {shlex.join(step.argv)}{source}"

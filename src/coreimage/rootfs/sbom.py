@@ -6,7 +6,7 @@ URLs are those of purl's type "deb"; `upstream` names the source package, as sca
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parseaddr
@@ -70,16 +70,40 @@ def bill_of_materials(contents: Contents) -> str:
         ],
     )
     tool = Component(name="coreimage", version=version("coreimage"), type=ComponentType.APPLICATION)
-    parts = [_component(package, contents) for package in contents.packages]
+    parts = {package: _component(package, contents) for package in contents.packages}
     bom = Bom(
         serial_number=_serial(contents),
         metadata=BomMetaData(
             timestamp=contents.made_at, component=product, tools=ToolRepository(components=[tool])
         ),
-        components=parts,
+        components=parts.values(),
     )
-    bom.register_dependency(product, parts)
+    bom.register_dependency(product, parts.values())
+    for package, needed in _dependencies(contents.packages):
+        bom.register_dependency(parts[package], [parts[each] for each in needed])
     return JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
+
+
+def _dependencies(
+    packages: Sequence[InstalledPackage],
+) -> Iterator[tuple[InstalledPackage, list[InstalledPackage]]]:
+    """Yield each package with those that meet its dependencies, all of several that could."""
+    providers: dict[str, list[InstalledPackage]] = {}
+    for package in packages:
+        for name in (package.name, *package.provides):
+            providers.setdefault(name, []).append(package)
+    for package in packages:
+        found = {
+            each
+            for name in package.depends
+            for each in providers.get(name, ())
+            if each is not package and _fits(each.architecture, package.architecture)
+        }
+        yield package, sorted(found, key=lambda each: (each.name, each.architecture))
+
+
+def _fits(provider: str, package: str) -> bool:
+    return provider == package or "all" in (provider, package)
 
 
 def _serial(contents: Contents) -> uuid.UUID:

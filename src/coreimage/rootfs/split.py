@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from coreimage.errors import DataError
-from coreimage.lib import compress, tar
+from coreimage.lib import tar
 from coreimage.lib.files import Reader
 from coreimage.model.hardware import Hardware
+from coreimage.rootfs.gzipped import gzip_file
 
 # What is looked at afterwards, by the field of the result that keeps it.
 _KEPT = {"var/lib/dpkg/status": "status", "etc/passwd": "passwd", "etc/group": "group"}
@@ -111,11 +113,7 @@ def split(
 
 @contextmanager
 def _gzipped_tar(path: Path, level: int) -> Iterator[tarfile.TarFile]:
-    with (
-        path.open("wb") as target,
-        compress.compressing(target, kind="gz", level=level) as filtered,
-        tar.writing(filtered) as archive,
-    ):
+    with gzip_file(path, level) as filtered, tar.writing(cast("BinaryIO", filtered)) as archive:
         yield archive
 
 

@@ -19,7 +19,8 @@ def expire(index: Index, fullcount: int) -> Index:
     """
     if fullcount < 1:
         raise DataError(
-            f"a channel cannot keep {fullcount} images", hint="keep at least one: --keep 1"
+            f"a channel cannot keep {fullcount} images",
+            hint="keep at least one: --keep 1, or 'fullcount' in coreimage.toml",
         )
     fulls = sorted(
         image.version
@@ -31,6 +32,12 @@ def expire(index: Index, fullcount: int) -> Index:
     oldest = fulls[-fullcount]
     kept = [image for image in index.images if image.version >= oldest]
     return replace(index, images=kept, extra={**index.extra, LAST_VERSION: last_version(index)})
+
+
+def expire_as_configured(workspace: Workspace, channel: str, index: Index) -> Index:
+    """Return the index with as many full images as coreimage.toml has for its channel."""
+    settings = workspace.settings.channels.get(channel)
+    return expire(index, settings.fullcount) if settings and settings.fullcount else index
 
 
 def expire_images(

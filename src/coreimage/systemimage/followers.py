@@ -20,6 +20,8 @@ from coreimage.systemimage.versionfile import Telling
 
 # In an alias' entry of a version tarball: the digest of the one that it was made from.
 _SOURCE = "source_checksum"
+# In an alias' index: the channel that it follows.
+_TARGET = "target"
 _DOWNGRADE = "downgrade"
 
 
@@ -119,7 +121,7 @@ def _alias_index(edit: Edit, name: str, target: str, device: str) -> Index:
     extra = {key: value for key, value in own.extra.items() if key != _DOWNGRADE}
     if _goes_back(edit, name, own, highest):
         extra[_DOWNGRADE] = True
-    return replace(own, images=images, extra={**extra, LAST_VERSION: remembered, "target": target})
+    return replace(own, images=images, extra={**extra, LAST_VERSION: remembered, _TARGET: target})
 
 
 def _goes_back(edit: Edit, name: str, own: Index, highest: int) -> bool:
@@ -144,7 +146,11 @@ def _goes_back(edit: Edit, name: str, own: Index, highest: int) -> bool:
 
 
 class _VersionFiles:
-    """The version tarballs of an alias, made once for each of its target's."""
+    """The version tarballs of an alias, made once for each of its target's.
+
+    Those that name an earlier target are not used again, even if they were made from the same one,
+    as they are when both targets have the device from a third channel.
+    """
 
     def __init__(self, edit: Edit, name: str, target: str, device: str, own: Index) -> None:
         self._edit = edit
@@ -156,7 +162,7 @@ class _VersionFiles:
             str(file.extra[_SOURCE]): file
             for image in own.images
             for file in image.files
-            if _SOURCE in file.extra
+            if _SOURCE in file.extra and own.extra.get(_TARGET) == target
         }
 
     def own_file(self, image: Image, file: ImageFile) -> ImageFile:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import NotFoundError
-from coreimage.lib import files, trust
+from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
@@ -74,6 +74,18 @@ def local_path(workspace: Workspace, path: str) -> Path:
     return workspace.channel_tree / check_path(path)[1:]
 
 
+def require_own(channels: Channels, channel: str, device: str) -> None:
+    """Raise CoreImageError when a channel or device has its images from another channel."""
+    found = channels.require(channel)
+    entry = found.devices.get(device)
+    target = found.follows or (entry.redirect if entry else None)
+    if target is not None and target != channel:
+        raise CoreImageError(
+            f"'{device}' of channel '{channel}' follows channel '{target}'",
+            hint=f"change '{target}': '{channel}' follows in the same step",
+        )
+
+
 def payload_level(device: Device | None) -> KeyringType:
     """Return whose key signs the index and the payload of a device."""
     own = device is not None and device.keyring is not None
@@ -98,3 +110,12 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no '{path}'")
     return path
+
+
+def signer_of(path: Path) -> str:
+    """Return the fingerprint that a file's signature names as its maker, empty if it names none."""
+    signature = Path(f"{path}.asc")
+    try:
+        return openpgp.issuer(signature.read_bytes(), name=signature.name)
+    except (FileNotFoundError, TrustError):
+        return ""

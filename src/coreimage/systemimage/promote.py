@@ -10,9 +10,9 @@ from coreimage.errors import CoreImageError, DataError
 from coreimage.lib.progress import Progress
 from coreimage.model.index import MAX_VERSION, Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import images, layout, pool, tree
+from coreimage.systemimage import expiry, images, layout, pool, tree
 from coreimage.systemimage.followers import put_version
-from coreimage.systemimage.offers import check_percentage
+from coreimage.systemimage.offers import FULL_PERCENTAGE, check_percentage
 from coreimage.systemimage.tree import Edit
 from coreimage.systemimage.versionfile import Telling, is_version_file, renumbered
 
@@ -59,13 +59,16 @@ def copy_image(
 ) -> Copy:
     """Publish a full image of a channel in another one, with its initial phased percentage.
 
-    `revision` is a version, or counted from the newest: 0, -1. Only the version tarball is made
-    anew. Deltas are taken over from images that both channels have. When the target's newest image
-    has the same payload, nothing is done. Raises NotFoundError (channel, device, version) and
-    CoreImageError (withdrawn image, number that is taken, target that follows another channel).
+    `revision` is a version, or counted from the newest: 0, -1. Without `percentage` it is that of
+    the target's configuration. Only the version tarball is made anew. Deltas are taken over from
+    images that both channels have. When the target's newest image has the same payload, nothing is
+    done. Raises NotFoundError (channel, device, version) and CoreImageError (withdrawn image,
+    number that is taken, target that follows another channel).
     """
     numbering = numbering or Numbering()
-    if percentage is not None:
+    if percentage is None:
+        percentage = _usual_percentage(workspace, target)
+    else:
         check_percentage(percentage)
     purpose = f"image copy {source} {target} {device}"
     with tree.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
@@ -88,10 +91,17 @@ def copy_image(
         copies = [
             replace(each, phased_percentage=percentage) for each in (new, *job.deltas(image, new))
         ]
-        edit.put_index(target, device, images.add_images(job.goal, copies))
+        grown = images.add_images(job.goal, copies)
+        edit.put_index(target, device, expiry.expire_as_configured(workspace, target, grown))
     done = "would be" if dry_run else "is"
     progress.note(f"image {image.version} of '{source}' {done} image {version} of '{target}'")
     return Copy(images=copies, changed=True)
+
+
+def _usual_percentage(workspace: Workspace, target: str) -> int | None:
+    """Return which share of the devices is offered a new image first; None is all of them."""
+    settings = workspace.settings.channels.get(target)
+    return settings.phase if settings is not None and settings.phase < FULL_PERCENTAGE else None
 
 
 def _number(image: Image, goal: Index, numbering: Numbering, target: str) -> int:

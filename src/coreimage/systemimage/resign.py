@@ -1,4 +1,4 @@
-"""Re-signing: every file of the tree gets its signature from the present keys.
+"""Re-signing: every file of the tree, and each publication, is signed by the present keys.
 
 Runs after a key change, while both the old and the new key are in the published keyrings: then
 every signature, old or new, is good at any instant, and only signatures are replaced.
@@ -13,7 +13,7 @@ from coreimage.errors import TrustError
 from coreimage.lib import files, openpgp, trust
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import contents, layout, pool, tree
+from coreimage.systemimage import contents, layout, pool, sums, tree
 from coreimage.systemimage.signing import SigningService
 
 
@@ -21,6 +21,8 @@ def resign_all(
     workspace: Workspace, *, now: datetime, progress: Progress, dry_run: bool = False
 ) -> list[str]:
     """Sign everything that the tree names with the present keys; return what was signed.
+
+    The checksums of publications follow, as they are signed by image-signing too.
 
     Files that the present key has signed already are left alone, so that an interrupted run goes
     on where it stopped; channels.json is signed last, in a new state. Others may change the tree
@@ -34,10 +36,10 @@ def resign_all(
     due = [
         path
         for path, level in levels.items()
-        if _signer(layout.local_path(workspace, path)) != present[level]
+        if layout.signer_of(layout.local_path(workspace, path)) != present[level]
     ]
     if dry_run:
-        return due
+        return [*due, *sums.resign(workspace, now=now, dry_run=True)]
     with progress.task("signing", len(due), unit="files") as task:
         for path in due:
             data = layout.local_path(workspace, path)
@@ -46,7 +48,7 @@ def resign_all(
             task.advance(1)
     with tree.edit(workspace, now=now, purpose="image resign") as edit:
         edit.refresh()
-    return due
+    return [*due, *sums.resign(workspace, now=now)]
 
 
 def _levels(workspace: Workspace) -> dict[str, KeyringType]:
@@ -102,11 +104,3 @@ def _keys(workspace: Workspace, tarball: Path) -> tuple[str, ...]:
     with files.scratch_directory(workspace.cache) as scratch:
         level = KeyringType.DEVICE_SIGNING
         return trust.inspect_keyring(tarball, expected=level, directory=scratch).fingerprints
-
-
-def _signer(path: Path) -> str:
-    """Return the fingerprint that a file's signature names as its maker, empty if none does."""
-    try:
-        return openpgp.issuer(Path(f"{path}.asc").read_bytes(), name=path.name)
-    except (FileNotFoundError, TrustError):
-        return ""

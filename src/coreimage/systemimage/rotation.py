@@ -14,7 +14,7 @@ from coreimage.errors import CoreImageError, NotFoundError, TrustError, UsageErr
 from coreimage.lib import openpgp
 from coreimage.lib.gpg import KEY_BITS, Signer
 from coreimage.model.keyring import SIGNED_BY, KeyringType
-from coreimage.systemimage import keyrings
+from coreimage.systemimage import keyrings, sums
 from coreimage.systemimage.keychange import Change
 from coreimage.systemimage.signing import SigningService
 
@@ -169,15 +169,14 @@ def adopt(workspace: Workspace, level: KeyringType, file: Path) -> str:
 
 
 def signed_with(root: Path) -> Mapping[str, int]:
-    """Return how many files below a folder each key has signed, by fingerprint.
+    """Return how many files of a channel tree each key has signed, by fingerprint.
 
-    Of a channel tree, states that are no longer visible do not count.
+    States that are no longer visible do not count.
     """
     counts: Counter[str] = Counter()
-    for pattern in ("*.asc", "SHA256SUMS.gpg"):
-        for path in root.rglob(pattern):
-            if path.is_file() and path.relative_to(root).parts[0] != "states":
-                counts[_issuer(path)] += 1
+    for path in root.rglob("*.asc"):
+        if not path.is_symlink() and path.relative_to(root).parts[0] != "states":
+            counts[_issuer(path)] += 1
     for path in (root / "state").glob("**/*.asc"):
         counts[_issuer(path)] += 1
     return counts
@@ -225,10 +224,11 @@ def _require_unused(
     if force or level not in (KeyringType.IMAGE_SIGNING, KeyringType.DEVICE_SIGNING):
         return
     count = signed_with(workspace.channel_tree)[fingerprint]
+    count += sums.count_signed(workspace, fingerprint)
     if count:
         raise CoreImageError(
             f"{count} published files are signed by the key {openpgp.key_id(fingerprint)}, and "
-            "devices would refuse them",
+            "would be refused",
             hint="sign them again with 'coreimage image resign', or say --force",
         )
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, DataError, NotFoundError
+from coreimage.errors import DataError, NotFoundError
 from coreimage.lib import files, trust
 from coreimage.model.channels import Channel, Channels, Device
 from coreimage.model.index import Index, check_path
@@ -60,7 +60,7 @@ class Edit:
         if (current / "gpg").is_dir():
             # Keyrings never change in place, so that states can share them.
             shutil.copytree(
-                current / "gpg", self._state / "gpg", dirs_exist_ok=True, copy_function=os.link
+                current / "gpg", self._state / "gpg", dirs_exist_ok=True, copy_function=_share
             )
         self._retired = _read_retired(current / layout.RETIRED)
 
@@ -169,14 +169,7 @@ class Edit:
 
     def require_own(self, channel: str, device: str) -> None:
         """Raise CoreImageError when a channel or device has its images from another channel."""
-        found = self.channels.require(channel)
-        entry = found.devices.get(device)
-        target = found.follows or (entry.redirect if entry else None)
-        if target is not None and target != channel:
-            raise CoreImageError(
-                f"'{device}' of channel '{channel}' follows channel '{target}'",
-                hint=f"change '{target}': '{channel}' follows in the same step",
-            )
+        layout.require_own(self.channels, channel, device)
 
     def write_index(self, channel: str, device: str, index: Index, entry: Device | None) -> None:
         """Stage an index, and `entry` for its device with the index' path and digest.
@@ -195,10 +188,21 @@ class Edit:
         path = f"/{channel}/{device}/{name}"
         self.put_signed(path, text.encode(), level=layout.payload_level(entry))
         found = self.channels.require(channel)
+        old = found.devices.get(device)
+        if old is not None and old.keyring and not (entry and entry.keyring):
+            self._resign_for_all(index)
         new = replace(
             entry or Device(index=path), index=path, sha256=sha256, size=len(text.encode())
         )
         self.set_channel(channel, replace(found, devices={**found.devices, device: new}))
+
+    def _resign_for_all(self, index: Index) -> None:
+        """Replace signatures by a device's own key, which is no longer published for it."""
+        level = KeyringType.IMAGE_SIGNING
+        present = self.signer.fingerprint(level)
+        for path in sorted({file.path for image in index.images for file in image.files}):
+            if layout.signer_of(layout.local_path(self.workspace, path)) != present:
+                self.resign(path, level=level)
 
     def _require_published(self, path: str) -> None:
         if path not in self._staged and not _complete(layout.local_path(self.workspace, path)):
@@ -247,16 +251,19 @@ class Edit:
         for path, staged in self._staged.items():
             _move_in(staged, layout.local_path(self.workspace, path))
         for path, signature in self._resigned.items():
-            _move_in_one(signature, Path(f"{layout.local_path(self.workspace, path)}.asc"))
+            final = layout.local_path(self.workspace, path)
+            _move_in_one(signature, Path(f"{final}.asc"))
+            files.fsync_directory(final.parent)
         states = tree / "states"
         states.mkdir(exist_ok=True)
-        final = states / str(self.serial)
-        self._state.rename(final)
+        state = states / str(self.serial)
+        self._state.rename(state)
         files.fsync_directory(states)
+        files.fsync_directory(tree)
         for name, target in LINKS.items():
             if not (tree / name).is_symlink() or (tree / name).readlink() != Path(target):
                 files.link_atomically(tree / name, target)
-        files.link_atomically(tree / "state", f"states/{final.name}")
+        files.link_atomically(tree / "state", f"states/{state.name}")
 
     def _bind(self) -> None:
         """Say in channels.json of which state it is, until when it is valid, and what it names.
@@ -320,6 +327,13 @@ def _bound(device: Device, index: Path) -> Device:
     return replace(device, sha256=files.sha256_of(index), size=index.stat().st_size)
 
 
+def _share(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links
+        shutil.copy2(source, target)
+
+
 def _complete(path: Path) -> bool:
     return path.is_file() and Path(f"{path}.asc").is_file()
 
@@ -334,10 +348,18 @@ def _read_retired(path: Path) -> dict[str, dict[str, int]]:
 
 def _move_in(staged: Path, final: Path) -> None:
     """Move a file into the tree, its signature first; a leftover of a killed run is replaced."""
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(final.parent)
     for suffix in (".asc", ""):
         _move_in_one(Path(f"{staged}{suffix}"), Path(f"{final}{suffix}"))
     files.fsync_directory(final.parent)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory, and those above it, so that they survive a power cut."""
+    if not path.is_dir():
+        _make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        files.fsync_directory(path.parent)
 
 
 def _move_in_one(source: Path, target: Path) -> None:

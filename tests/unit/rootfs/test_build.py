@@ -1,25 +1,35 @@
-"""A build whose plan is a small program in place of mmdebstrap: it writes a tree as a tar."""
+"""Builds around a tree that is made up: a small program writes it as a tar."""
 
 import json
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from coreimage.config import CacheSettings
 from coreimage.errors import CommandError, CoreImageError, DataError
 from coreimage.lib.progress import Silent
 from coreimage.rootfs import build as rootfs
+from coreimage.rootfs import inputs as found
+from coreimage.rootfs import stage
 from coreimage.rootfs.archive import Archive, Resolution
+from coreimage.rootfs.cache import Cache
 from coreimage.rootfs.definition import select
-from coreimage.rootfs.plan import RootfsPlan, plan_build
+from coreimage.rootfs.plan import RootfsPlan, Step
 from tests.support.definitions import BASE, write
 from tests.support.resolutions import package, suite
 from tests.unit.rootfs.test_split import KERNEL, STATUS, member, stream
 
 WHEN = datetime(2026, 11, 23, tzinfo=UTC)
+# No more of a package than says when it was built.
+DEB = b"!<arch>\n" + b"debian-binary   1795392000  0     0     100644  4         `\n2.0\n"
+PACKAGE = package("dash", sha256=sha256(DEB).hexdigest())
 NAMES = {
     "livecd.base.build.json",
     "livecd.base.device.tar.gz",
@@ -34,45 +44,61 @@ MUCH = member("srv/much", data=bytes(4 << 20))
 
 
 class Builder:
+    """Builds whose packages are made up, and whose tree is what `argv` writes."""
+
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.argv: list[str] = []
+        self.made: list[str] = []
+        self.time: datetime | None = None
+        self.cache = Cache(folder=root / "cache")
         write(root / "definitions/base", BASE)
-        monkeypatch.setattr(rootfs, "plan_build", self._plan)
+        (root / "dash_1_all.deb").write_bytes(DEB)
+        self.store()
+        monkeypatch.setattr(stage, "install_packages", self._install)
+        monkeypatch.setattr(stage, "run_steps", self._run)
+        monkeypatch.setattr(stage, "chamber_of", lambda _: self)
         monkeypatch.setattr(rootfs, "require_user_namespace", lambda: None)
         monkeypatch.setenv("TMPDIR", str(root))
         monkeypatch.setattr("tempfile.tempdir", None)
 
-    def _plan(self, *args: object, **words: object) -> RootfsPlan:
-        made = plan_build(*args, **words)  # type: ignore[arg-type]
-        return RootfsPlan(
-            argv=self.argv,
-            env=made.env,
-            archives_overlay=made.archives_overlay,
-            early_overlay=made.early_overlay,
-            overlay=made.overlay,
-            epoch=made.epoch,
-        )
+    def store(self) -> None:
+        self.cache.packages.add([PACKAGE], self.root)
+
+    def _install(self, plan: RootfsPlan, *_: object, **__: object) -> None:
+        self.made.append("packages")
+        plan.layout.tree.mkdir()
+
+    def _run(self, _: RootfsPlan, steps: Sequence[Step], **__: object) -> None:
+        self.made.append("late" if steps[0].title == "includes" else "other")
+
+    def beside(self, argv: Sequence[str]) -> list[str]:
+        return ["cat"] if "--extract" in argv else self.argv
 
     @property
     def inputs(self) -> rootfs.Inputs:
         return rootfs.Inputs(
             selection=select("base", None, "amd64", [self.root / "definitions"]),
             archive=Archive(suite="trixie", sources=[], keyring=Path("/k")),
-            resolution=Resolution(packages=[package("dash")], suites=[suite("trixie")]),
-            published_at=WHEN,
+            resolution=Resolution(packages=[PACKAGE], suites=[suite("trixie")]),
+            time=self.time,
         )
 
     def tree(self, *members: object) -> None:
         (self.root / "tree.tar").write_bytes(stream(list(members)).getvalue())  # type: ignore[arg-type]
         self.argv = ["cat", str(self.root / "tree.tar")]
+        shutil.rmtree(self.cache.folder / "images", ignore_errors=True)
+        shutil.rmtree(self.cache.folder / "stages", ignore_errors=True)
 
     def build(self, name: str = "out") -> rootfs.RootfsBuild:
-        return rootfs.build(self.inputs, self.root / name, gzip_level=1, progress=Silent())
+        self.made.clear()
+        return rootfs.build(
+            self.inputs, self.root / name, gzip_level=1, progress=Silent(), cache=self.cache
+        )
 
     def left(self) -> set[str]:
         """Return what a build left behind, its room's parent aside."""
-        aside = {"definitions", "tree.tar", f"coreimage-{os.geteuid()}"}
+        aside = {"cache", "dash_1_all.deb", "definitions", "tree.tar", f"coreimage-{os.geteuid()}"}
         assert list((self.root / f"coreimage-{os.geteuid()}").iterdir()) == []
         return {path.name for path in self.root.iterdir()} - aside
 
@@ -105,11 +131,68 @@ def test_a_build_is_five_files_with_their_digests(builder: Builder) -> None:
     assert builder.left() == {"out"}
 
 
-def test_the_same_inputs_give_the_same_bytes(builder: Builder) -> None:
-    assert builder.build("a") == builder.build("b")
-    for name in NAMES:
-        paths = [builder.root / each / name for each in "ab"]
-        assert paths[0].read_bytes() == paths[1].read_bytes()
+def same(builder: Builder, one: str, other: str) -> bool:
+    return all(
+        (builder.root / one / name).read_bytes() == (builder.root / other / name).read_bytes()
+        for name in NAMES
+    )
+
+
+def test_nothing_is_made_twice(builder: Builder) -> None:
+    first = builder.build("a")
+    assert builder.made == ["packages", "late"]
+    assert not first.reused
+    again = builder.build("b")
+    assert builder.made == []
+    assert again == replace(first, reused=True)
+    assert same(builder, "a", "b")
+
+
+def test_a_hook_leaves_the_packages_as_they_are(builder: Builder) -> None:
+    builder.build("a")
+    write(builder.root / "definitions/base", BASE, hooks__1_DOT_chroot="x")
+    builder.build("b")
+    assert builder.made == ["late"]
+    write(builder.root / "definitions/base", BASE, preseed__a_DOT_cfg="x")
+    builder.build("c")
+    assert builder.made == ["packages", "late"]
+
+
+@pytest.mark.parametrize("name", ["images", "stages", "packages", ""])
+def test_the_cache_may_be_deleted_at_any_time(builder: Builder, name: str) -> None:
+    first = builder.build("a")
+    shutil.rmtree(builder.cache.folder / name)
+    builder.store()
+    assert builder.build("b").sha256 == first.sha256
+    assert builder.made == {"images": ["late"], "": ["packages", "late"]}.get(name, [])
+    assert same(builder, "a", "b")
+
+
+def test_what_is_damaged_in_the_cache_is_made_anew(builder: Builder) -> None:
+    first = builder.build("a")
+    (path,) = (builder.cache.folder / "images").glob("*/livecd.base.rootfs.tar.gz")
+    path.unlink()
+    path.write_bytes(b"damaged")
+    (tree,) = (builder.cache.folder / "stages").glob("*/tree.tar.zst")
+    tree.write_bytes(tree.read_bytes()[:-5])
+    assert builder.build("b").sha256 == first.sha256
+    assert builder.made == ["packages", "late"]
+
+
+def test_a_cache_that_keeps_nothing(builder: Builder) -> None:
+    none = CacheSettings(packages_gib=0, stages_gib=0, images_gib=0)
+    builder.cache = Cache(folder=builder.cache.folder, settings=none)
+    builder.build("a")
+    builder.build("b")
+    assert builder.made == ["packages", "late"]
+    assert same(builder, "a", "b")
+
+
+def test_a_time_that_is_asked_for_is_another_build(builder: Builder) -> None:
+    assert builder.build("a").published_at == WHEN
+    builder.time = WHEN.replace(day=24)
+    assert builder.build("b").published_at == builder.time
+    assert builder.made == ["packages", "late"]
 
 
 def test_an_empty_output_is_filled_and_another_refused(builder: Builder) -> None:
@@ -135,15 +218,15 @@ def test_a_tree_that_is_refused_is_told_as_it_is(builder: Builder) -> None:
     "script",
     [
         "exit 25",
-        "head -c 700 ../../tree.tar; exit 25",
-        "cat ../../tree.tar; exit 25",
+        "head -c 700 tree.tar; exit 25",
+        "cat tree.tar; exit 25",
         "head -c 100000 /dev/zero | tr '\\0' x; exit 25",
     ],
 )
 def test_a_program_that_fails_is_told_before_its_tree(builder: Builder, script: str) -> None:
     builder.tree(*KERNEL, DATABASE, MUCH)
-    builder.argv = ["sh", "-c", script]
-    with pytest.raises(CommandError, match="mmdebstrap failed, exit status 25") as caught:
+    builder.argv = ["env", f"--chdir={builder.root}", "sh", "-c", script]
+    with pytest.raises(CommandError, match="failed, exit status 25") as caught:
         builder.build()
     assert "in the log" in caught.value.hint
     assert builder.left() == set()
@@ -162,7 +245,7 @@ def test_the_fingerprint_changes_with_what_goes_in(
     seen = {builder.inputs.fingerprint()}
     write(builder.root / "definitions/base", BASE.replace("dash", "bash"))
     seen.add(builder.inputs.fingerprint())
-    monkeypatch.setattr(rootfs, "FORMAT", rootfs.FORMAT + 1)
+    monkeypatch.setattr(found, "FORMAT", found.FORMAT + 1)
     seen.add(builder.inputs.fingerprint())
     assert len(seen) == 3
 
@@ -171,11 +254,11 @@ def test_the_fingerprint_changes_with_what_goes_in(
 def test_a_time_of_the_sources_is_unix_seconds(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
     with pytest.raises(DataError, match="expected UNIX seconds"):
-        rootfs._epoch()
+        found._epoch()
 
 
 def test_the_time_of_the_sources_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795392000")
-    assert rootfs._epoch() == WHEN
+    assert found._epoch() == WHEN
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
-    assert rootfs._epoch() is None
+    assert found._epoch() is None

@@ -54,20 +54,21 @@ def test_a_plan_says_archives_hooks_and_files_in_their_order(tmp_path: Path) -> 
     assert described["files"] == [
         "livecd.base.rootfs.tar.gz",
         "livecd.base.manifest",
-        "livecd.base.lock.json",
         "livecd.base.cdx.json",
+        "livecd.base.lock.json",
         "livecd.base.build.json",
     ]
     assert described["extra_archives"][0]["keys"] == ["ABCD"]
-    assert described["argv"] == list(planned.argv)
-    assert "TMPDIR" not in described["environment"]
-    lines = list(plan_lines(described, "the command"))
+    hooks = [step["title"] for step in described["steps"] if step["title"][0].isdigit()]
+    assert hooks == ["5.chroot_early", "1.chroot", "9.chroot", "0.binary"]
+    assert "SOURCE_DATE_EPOCH" not in described["environment"]
+    lines = list(plan_lines(described, ["a step\nof two lines"]))
     assert "  a, signed by ABCD" in lines
     assert "    Trailer: x" in lines
     assert "    Pin: release o=A" in lines
     assert not any("BEGIN" in line for line in lines)
     assert f"  preseed       {tmp_path}/base/preseed/p.cfg" in lines
-    assert "  the command" in lines
+    assert lines[lines.index("steps:") + 1 :][:2] == ["  a step", "  of two lines"]
 
 
 def test_a_definition_says_where_everything_comes_from(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ LOCK = Lock(
     version=1,
     format=2,
     source_date_epoch=1795392000,
+    sources=["deb http://mirror.example/debian trixie main"],
     definition=LockedDefinition(
         name="base",
         product="core",

@@ -46,6 +46,16 @@ def test_the_source_is_the_package_itself_unless_it_says_otherwise() -> None:
     assert found["apt+b1"].maintainer == "Deity <deity@example.org>"
 
 
+def test_relations_are_read_by_name() -> None:
+    fields = {
+        "Pre-Depends": "libc6 (>= 2.41)",
+        "Depends": "aa | bb:any, libc6",
+        "Provides": "cc (= 1)",
+    }
+    (found,) = installed(paragraph("dash", **fields).encode())
+    assert (found.depends, found.provides) == (("aa", "bb", "libc6"), ("cc",))
+
+
 def test_a_manifest_is_read_as_it_was_written() -> None:
     text = manifest(
         installed(f"{paragraph('zlib1g', Multi_Arch='same')}\n{paragraph('a')}".encode())

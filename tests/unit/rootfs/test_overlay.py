@@ -7,7 +7,7 @@ import pytest
 
 from coreimage.rootfs.archive import Archive
 from coreimage.rootfs.definition import select
-from coreimage.rootfs.overlay import write_overlays
+from coreimage.rootfs.overlay import base_files, marks, write_base, write_overlays
 from coreimage.rootfs.plan import RootfsPlan, plan_build
 from tests.support.definitions import BASE, KIOSK, write
 
@@ -40,7 +40,7 @@ def overlays(root: Path, umask: int) -> RootfsPlan:
             scratch=scratch,
             temporary=root,
         )
-        write_overlays(selection, archive, plan)
+        write_overlays(selection, plan)
         return plan
     finally:
         os.umask(before)
@@ -55,8 +55,8 @@ def listed(path: Path) -> list[tuple[str, int, str]]:
 
 def test_overlays_hold_includes_and_hooks(tmp_path: Path) -> None:
     plan = overlays(tmp_path, 0o022)
-    assert listed(plan.early_overlay) == [("etc/early", 0o644, "")]
-    assert listed(plan.overlay) == [
+    assert listed(plan.layout.overlay("early")) == [("etc/early", 0o644, "")]
+    assert listed(plan.layout.overlay("late")) == [
         ("etc/a", 0o644, ""),
         ("etc/b", 0o644, ""),
         ("etc/link", 0o777, "../a"),
@@ -67,5 +67,47 @@ def test_overlays_hold_includes_and_hooks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
 def test_overlays_are_the_same_under_every_umask(tmp_path: Path, umask: int) -> None:
     usual, other = overlays(tmp_path / "usual", 0o022), overlays(tmp_path / "other", umask)
-    assert usual.overlay.read_bytes() == other.overlay.read_bytes()
-    assert usual.early_overlay.read_bytes() == other.early_overlay.read_bytes()
+    assert usual.layout.overlay("late").read_bytes() == other.layout.overlay("late").read_bytes()
+    assert usual.layout.overlay("early").read_bytes() == other.layout.overlay("early").read_bytes()
+
+
+def base(tmp_path: Path, *, merged: bool) -> dict[str, tarfile.TarInfo]:
+    target = tmp_path / "base.tar"
+    write_base({"etc/fstab": b"#\n"}, target, 1795392000, merged=merged)
+    with tarfile.open(target) as archive:
+        return {each.name: each for each in archive}
+
+
+def test_a_tree_begins_with_what_dpkg_expects(tmp_path: Path) -> None:
+    found = base(tmp_path, merged=False)
+    assert found["var/lib/dpkg/updates"].isdir()
+    assert {name: each.mode for name, each in found.items() if each.mode != 0o755} == {
+        "etc/fstab": 0o644,
+        "tmp": 0o1777,
+    }
+    assert "bin" not in found
+    names = list(found)
+    assert names.index("var") < names.index("var/lib") < names.index("var/lib/dpkg")
+
+
+def test_a_merged_tree_begins_with_its_links(tmp_path: Path) -> None:
+    found = base(tmp_path, merged=True)
+    assert [found[name].linkname for name in ("bin", "sbin")] == ["usr/bin", "usr/sbin"]
+    assert found["usr/lib64"].isdir()
+
+
+def test_the_files_of_a_tree_are_of_the_definition(tmp_path: Path) -> None:
+    write(tmp_path / "base", BASE)
+    selection = select("base", None, "amd64", [tmp_path])
+    archive = Archive(suite="trixie", sources=["deb http://m.example x y"], keyring=Path("/k"))
+    files = base_files(selection, archive)
+    assert files["etc/apt/sources.list"] == b"deb http://m.example x y\n"
+    assert files["etc/dpkg/dpkg.cfg.d/99coreimage"] == b"path-exclude=/usr/share/doc/*\n"
+    assert files["var/lib/dpkg/arch"] == b"amd64\n"
+
+
+def test_marks_are_apts() -> None:
+    assert marks(["b", "a"], "amd64").decode() == (
+        "Package: a\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+        "Package: b\nArchitecture: amd64\nAuto-Installed: 1\n\n"
+    )

@@ -7,7 +7,7 @@ import pytest
 from coreimage.rootfs.archive import Archive
 from coreimage.rootfs.definition import select
 from coreimage.rootfs.extra import ExtraArchive
-from coreimage.rootfs.plan import RootfsPlan, plan_build
+from coreimage.rootfs.plan import RootfsPlan, Step, Where, plan_build, step_lines
 from tests.support.definitions import BASE, write
 
 WHEN = datetime(2026, 11, 23, 14, 46, 23, tzinfo=UTC)
@@ -18,45 +18,30 @@ ARCHIVE = Archive(
 )
 
 
-def plan(place: Path, *, as_root: bool = False, **files: str) -> RootfsPlan:
+def plan(place: Path, archive: Archive = ARCHIVE, **files: str) -> RootfsPlan:
     write(place / "base", BASE, **files)
     return plan_build(
         select("base", None, "amd64", [place]),
-        ARCHIVE,
-        as_root=as_root,
+        archive,
+        as_root=False,
         published_at=WHEN,
         scratch=Path("/scratch"),
         temporary=Path("/room"),
     )
 
 
-def test_the_command_is_data(tmp_path: Path) -> None:
+def titles(steps: list[Step] | tuple[Step, ...]) -> list[str]:
+    return [step.title for step in steps]
+
+
+def test_a_plan_is_data(tmp_path: Path) -> None:
     made = plan(tmp_path, hooks__10_DOT_chroot="x", hooks__05_DOT_binary="x")
-    assert made.argv == [
-        "mmdebstrap",
-        "--mode=unshare",
-        "--variant=minbase",
-        "--format=tar",
-        "--architectures=amd64",
-        "--components=main",
-        "--include=dash,linux-image-amd64,new,sed",
-        '--aptopt=APT::Install-Recommends "false"',
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--essential-hook=tar-in early.tar /",
-        "--customize-hook=tar-in overlay.tar /",
-        '--customize-hook=env --chdir="$1" chroot "$1" /.coreimage-build/10.chroot',
-        '--customize-hook=mv "$1/.coreimage-build" "$1.coreimage-build"',
-        '--customize-hook=env --chdir="$1" "$1.coreimage-build"/05.binary "$1"',
-        '--customize-hook=rm -rf "$1.coreimage-build"',
-        "trixie",
-        "-",
-        "deb [signed-by=/k.gpg] http://mirror.example/debian trixie main",
-    ]
     assert made.env == {
         "SOURCE_DATE_EPOCH": "1795445183",
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
-        "TMPDIR": "/room",
+        "DEBIAN_FRONTEND": "noninteractive",
+        "DEBCONF_NONINTERACTIVE_SEEN": "true",
         "COREIMAGE_DEFINITION": "base",
         "COREIMAGE_TITLE": "Base",
         "COREIMAGE_RELEASE": "13",
@@ -64,11 +49,20 @@ def test_the_command_is_data(tmp_path: Path) -> None:
         "COREIMAGE_ARCH": "amd64",
         "COREIMAGE_DEVICE": "generic_amd64",
     }
-    assert made.early_overlay == Path("/scratch/early.tar")
-
-
-def test_root_needs_no_namespace(tmp_path: Path) -> None:
-    assert plan(tmp_path, as_root=True).argv[1] == "--mode=root"
+    assert made.epoch == 1795445183
+    assert "--mtime=@1795445183" in made.pack
+    assert titles(list(made.late)) == [
+        "includes",
+        "let hooks use the network",
+        "10.chroot",
+        "forget this machine's network",
+        "remove what the build needed",
+        "05.binary",
+        "clear up",
+    ]
+    (outside,) = (step for step in made.late if step.where is Where.BESIDE)
+    assert outside.argv == ["/scratch/binary-hooks/05.binary", "/room/tree"]
+    assert made.late[0].stdin == Path("/scratch/late.tar")
 
 
 @pytest.mark.parametrize("name", ["10 a; b.chroot", "$(x).chroot", "sub/10.chroot"])
@@ -76,16 +70,11 @@ def test_a_hooks_name_is_one_word(tmp_path: Path, name: str) -> None:
     hook = tmp_path / "base/hooks" / name
     hook.parent.mkdir(parents=True)
     hook.touch(mode=0o755)
-    (command,) = (word for word in plan(tmp_path).argv if "env --chdir" in word)
-    quoted = f"/.coreimage-build/{name}" if "/" in name else f"'/.coreimage-build/{name}'"
-    assert command == f'--customize-hook=env --chdir="$1" chroot "$1" {quoted}'
+    (step,) = (each for each in plan(tmp_path).late if each.title == name)
+    assert step.argv == [f"/.coreimage-build/{name}"]
 
 
-def commands(made: RootfsPlan, kind: str) -> list[str]:
-    return [word.partition("=")[2] for word in made.argv if word.startswith(f"--{kind}-hook=")]
-
-
-def test_early_steps_come_after_the_overlay_in_their_order(tmp_path: Path) -> None:
+def test_early_steps_come_between_the_essential_packages_and_the_others(tmp_path: Path) -> None:
     made = plan(
         tmp_path,
         hooks__20_DOT_chroot_early="x",
@@ -93,35 +82,44 @@ def test_early_steps_come_after_the_overlay_in_their_order(tmp_path: Path) -> No
         preseed__a_DOT_cfg="x",
         ids__passwd="",
     )
-    inside = 'env --chdir="$1" chroot "$1"'
-    assert commands(made, "essential") == [
-        "tar-in early.tar /",
-        f"{inside} sh /.coreimage-build/pin-ids",
-        f"{inside} debconf-set-selections /.coreimage-build/preseed/a.cfg",
-        f"{inside} /.coreimage-build/10.chroot_early",
-        f"{inside} /.coreimage-build/20.chroot_early",
+    names = titles(list(made.packages))
+    begin = names.index("includes before packages")
+    assert names[begin - 1] == "install the essential packages"
+    assert names[begin + 1 : begin + 7] == [
+        "pin users and groups",
+        "preseed a.cfg",
+        "let hooks use the network",
+        "10.chroot_early",
+        "20.chroot_early",
+        "forget this machine's network",
     ]
-    assert commands(made, "customize") == [
-        "tar-in overlay.tar /",
-        'rm -rf "$1/.coreimage-build"',
-    ]
+    assert names[begin + 7] == "install what others need first"
+    assert titles(list(made.late)) == ["includes", "remove what the build needed", "clear up"]
 
 
-def test_extra_archives_are_there_before_apt_looks_and_gone_at_the_end(tmp_path: Path) -> None:
-    write(tmp_path / "base", BASE, archives__a_DOT_pref_DOT_chroot="Package: x\n")
+def test_the_initramfs_is_put_off_until_all_packages_are_set_up(tmp_path: Path) -> None:
+    steps = plan(tmp_path).packages
+    names = titles(list(steps))
+    configure = steps[names.index("set up the packages")]
+    assert configure.binds == {"/usr/sbin/update-initramfs": Path("/scratch/stub-update-initramfs")}
+    assert names.index("make the initramfs") == names.index("set up the packages") + 1
+
+
+def test_extra_archives_are_gone_at_the_end(tmp_path: Path) -> None:
     extra = ExtraArchive(name="a", sources="Types: deb\n", preferences="Package: x\n")
-    made = plan_build(
-        select("base", None, "amd64", [tmp_path]),
-        replace(ARCHIVE, extras=[extra]),
-        as_root=True,
-        published_at=WHEN,
-        scratch=Path("/scratch"),
-        temporary=Path("/room"),
-    )
-    assert made.archives_overlay == Path("/scratch/archives.tar")
-    apt = "$1/etc/apt"
-    assert commands(made, "setup") == ["tar-in archives.tar /"]
-    assert commands(made, "customize")[1:] == [
-        f'rm -f "{apt}/sources.list.d/coreimage-a.sources" "{apt}/preferences.d/coreimage-a.pref"',
-        'rm -rf "$1/.coreimage-build"',
+    made = plan(tmp_path, replace(ARCHIVE, extras=[extra]))
+    (step,) = (each for each in made.late if each.title == "remove what the build needed")
+    assert step.argv == [
+        "rm",
+        "-rf",
+        "/.coreimage-build",
+        "/etc/apt/sources.list.d/coreimage-a.sources",
+        "/etc/apt/preferences.d/coreimage-a.pref",
     ]
+
+
+def test_steps_as_text(tmp_path: Path) -> None:
+    lines = list(step_lines(plan(tmp_path)))
+    assert "inside  make the initramfs: " in "\n".join(lines)
+    late = lines[lines.index("") + 1]
+    assert late == "inside  includes: tar --extract --file=- --directory=/ < /scratch/late.tar"

@@ -80,6 +80,19 @@ def test_what_is_not_known_is_left_out() -> None:
     assert not {"supplier", "externalReferences", "description", "licenses"} & found["a+b"].keys()
 
 
+def test_it_says_what_depends_on_what() -> None:
+    other = replace(LIBC, architecture="amd64")
+    awk = replace(ODD, name="mawk", provides=("awk",))
+    packages = [replace(DASH, depends=("awk", "libc6", "none")), LIBC, other, awk]
+    document = json.loads(bill_of_materials(replace(CONTENTS, packages=packages)))
+    urls = {each["purl"]: each["name"] for each in document["components"]}
+    found = {each["ref"]: each.get("dependsOn", []) for each in document["dependencies"]}
+    (dash,) = (url for url, name in urls.items() if name == "dash")
+    assert sorted(urls[url] for url in found[dash]) == ["libc6", "mawk"]
+    assert all("arch=arm64" in url for url in found[dash])
+    assert len(found["debian-core-13-arm64"]) == 4
+
+
 def test_upstream_is_the_source_where_it_is_called_otherwise() -> None:
     def upstream(package: InstalledPackage) -> object:
         url = package_url(package, distribution="debian", series="trixie")

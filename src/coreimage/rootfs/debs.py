@@ -1,0 +1,308 @@
+"""Binary packages: what they say of themselves, and how they are laid out for dpkg.
+
+A package is decompressed once, on all cores; dpkg, which reads some of them twice and on one core
+only, then has nothing to decompress. Source: deb(5), ar(5), deb-control(5).
+"""
+
+import io
+import lzma
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from debian.deb822 import Deb822
+
+from coreimage.errors import DataError
+from coreimage.lib import run
+from coreimage.lib.files import CHUNK
+
+_MAGIC = b"!<arch>\n"
+_HEADER = 60
+_MAX_CONTROL = 64 << 20
+_NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
+
+
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return what the data decompresses to."""
+
+
+class _Plain:
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return the data."""
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    name: str
+    offset: int
+    size: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deb:
+    """A package: its file, the fields of its control file, and when it was built, UNIX seconds."""
+
+    path: Path
+    fields: Mapping[str, str]
+    time: int
+
+    @property
+    def name(self) -> str:
+        """The name of the package."""
+        return self.fields["Package"]
+
+    @property
+    def essential(self) -> bool:
+        """Whether no system can do without it."""
+        return self.fields.get("Essential") == "yes"
+
+    @property
+    def required(self) -> bool:
+        """Whether it belongs to the smallest system."""
+        return self.essential or self.name == "apt" or self.fields.get("Priority") == "required"
+
+    def relations(self, *kinds: str) -> list[list[str]]:
+        """Return the names that fields such as Depends ask for: one of each inner list."""
+        text = ",".join(self.fields.get(kind, "") for kind in kinds)
+        groups = [
+            [found[1] for each in group.split("|") if (found := _NAME.match(each))]
+            for group in text.split(",")
+        ]
+        return [names for names in groups if names]
+
+    def provides(self) -> list[str]:
+        """Return the other names that the package goes by."""
+        return [name for names in self.relations("Provides") for name in names]
+
+
+def unpack_all(paths: Iterable[Path], folder: Path) -> list[Deb]:
+    """Write packages without compression into a folder, under the same names; return them."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        # The longest first: none of them is to be alone at the end.
+        jobs = sorted(paths, key=lambda path: -path.stat().st_size)
+        return list(pool.map(partial(unpack, folder=folder), jobs))
+
+
+def unpack(path: Path, folder: Path) -> Deb:
+    """Write one package without compression into a folder; raises DataError."""
+    target = folder / path.name
+    try:
+        with path.open("rb") as source, target.open("wb") as output:
+            members = {each.name: each for each in _members(source)}
+            version = members["debian-binary"]
+            control = _only(members, "control.tar")
+            data = _only(members, "data.tar")
+            output.write(_MAGIC)
+            output.write(_header("debian-binary", 4) + b"2.0\n")
+            _write_member(source, control, "control.tar", output)
+            _write_member(source, data, "data.tar", output)
+        return Deb(path=target, fields=_control(target), time=version.time)
+    except (OSError, KeyError, ValueError, EOFError, lzma.LZMAError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"'{path.name}' is no package: {error}") from error
+
+
+def built_at(path: Path) -> int:
+    """Return when a package was built, in UNIX seconds, as its first member says."""
+    with path.open("rb") as source:
+        return next(_members(source)).time
+
+
+def _members(source: BinaryIO) -> Iterator[_Member]:
+    source.seek(0)
+    if source.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is no ar archive")
+    while header := source.read(_HEADER):
+        if len(header) != _HEADER or header[58:] != b"`\n":
+            raise ValueError("it is cut short, or damaged")
+        member = _Member(
+            name=header[:16].decode("ascii").rstrip().rstrip("/"),
+            offset=source.tell(),
+            size=int(header[48:58]),
+            time=int(header[16:28]),
+        )
+        yield member
+        source.seek(member.offset + member.size + member.size % 2)
+
+
+def _only(members: Mapping[str, _Member], stem: str) -> _Member:
+    found = [each for name, each in members.items() if name == stem or name.startswith(f"{stem}.")]
+    if len(found) != 1:
+        raise ValueError(f"it has {len(found)} members '{stem}'")
+    return found[0]
+
+
+def _header(name: str, size: int) -> bytes:
+    return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{size:<10}`\n".encode()
+
+
+def _write_member(source: BinaryIO, member: _Member, name: str, output: BinaryIO) -> None:
+    begin = output.tell()
+    output.write(_header(name, 0))
+    if member.name.endswith(".zst"):
+        # What dpkg-deb puts out is the same; Python learns to read zstd in version 3.14.
+        option = "--ctrl-tarfile" if name == "control.tar" else "--fsys-tarfile"
+        output.flush()
+        run.run(["dpkg-deb", option, source.name], stdout=output)
+        output.seek(0, os.SEEK_END)
+    else:
+        decompressor = _decompressor(member.name)
+        source.seek(member.offset)
+        left = member.size
+        while left:
+            chunk = source.read(min(left, CHUNK))
+            if not chunk:
+                raise ValueError("it is cut short")
+            left -= len(chunk)
+            output.write(decompressor.decompress(chunk))
+        if not getattr(decompressor, "eof", True):
+            raise ValueError(f"its {member.name} is cut short")
+    end = output.tell()
+    size = end - begin - _HEADER
+    output.seek(begin)
+    output.write(_header(name, size))
+    output.seek(end)
+    output.write(b"\n" * (size % 2))
+
+
+def _decompressor(name: str) -> _Decompressor:
+    if name.endswith((".xz", ".lzma")):
+        return lzma.LZMADecompressor()
+    if name.endswith(".gz"):
+        return zlib.decompressobj(wbits=31)
+    if name.endswith(".tar"):
+        return _Plain()
+    raise ValueError(f"its '{name}' is compressed in a way that is not known")
+
+
+def _control(path: Path) -> dict[str, str]:
+    with path.open("rb") as source:
+        member = next(each for each in _members(source) if each.name == "control.tar")
+        source.seek(member.offset)
+        text = io.BytesIO(source.read(min(member.size, _MAX_CONTROL)))
+    try:
+        with tarfile.open(fileobj=text, mode="r:") as archive:
+            for each in archive:
+                if each.name.removeprefix("./") == "control":
+                    reader = archive.extractfile(each)
+                    return dict(Deb822(reader.read() if reader else b""))
+    except tarfile.TarError as error:
+        raise ValueError(str(error)) from error
+    raise ValueError("it has no control file")
+
+
+def essentials(debs: Sequence[Deb]) -> list[Deb]:
+    """Return the essential packages and all that they need, sorted by name."""
+    known = _names(debs)
+    wanted = _closure([each for each in debs if each.essential], known, "Depends", "Pre-Depends")
+    return sorted(wanted, key=lambda each: each.name)
+
+
+def install_order(debs: Sequence[Deb], installed: Sequence[Deb]) -> list[list[Deb]]:
+    """Return the packages in groups, each of which dpkg can unpack when those before are set up.
+
+    What a package names in Pre-Depends must be set up before it is unpacked (Debian Policy,
+    7.2). All but the last group hold only what is needed so early, with all that it needs.
+    """
+    known = _names([*debs, *installed])
+    ready = {each.name for each in installed}
+    groups: list[list[Deb]] = []
+    while True:
+        left = [each for each in debs if each.name not in ready]
+        early = {
+            each.name: each
+            for deb in left
+            for each in _closure(
+                _wanted([deb], known, "Pre-Depends"), known, "Depends", "Pre-Depends"
+            )
+            if each.name not in ready
+        }
+        first = [
+            each
+            for each in early.values()
+            if all(need.name in ready for need in _wanted([each], known, "Pre-Depends"))
+        ]
+        # A group must be complete: what is set up needs its dependencies.
+        group = [
+            each
+            for each in first
+            if all(
+                need.name in ready or need in first
+                for need in _closure([each], known, "Depends", "Pre-Depends")
+            )
+        ]
+        if not group:
+            return [*groups, sorted(left, key=lambda each: each.name)]
+        groups.append(sorted(group, key=lambda each: each.name))
+        ready.update(each.name for each in group)
+
+
+def _names(debs: Iterable[Deb]) -> dict[str, list[Deb]]:
+    """Return the packages by their names, and by what they provide; the real ones come first."""
+    known: dict[str, list[Deb]] = {}
+    ordered = sorted(debs, key=lambda each: each.name)
+    for deb in ordered:
+        known.setdefault(deb.name, []).append(deb)
+    for deb in ordered:
+        for name in deb.provides():
+            known.setdefault(name, []).append(deb)
+    return known
+
+
+def _wanted(debs: Iterable[Deb], known: Mapping[str, list[Deb]], *kinds: str) -> list[Deb]:
+    """Return what packages ask for, as far as it is there."""
+    found = []
+    for deb in debs:
+        for names in deb.relations(*kinds):
+            # The first alternative that is there will do, as for apt.
+            fitting = [each for name in names for each in known.get(name, ())]
+            if fitting and deb not in fitting:
+                found.append(fitting[0])
+    return found
+
+
+def _closure(debs: Sequence[Deb], known: Mapping[str, list[Deb]], *kinds: str) -> list[Deb]:
+    found: dict[str, Deb] = {}
+    left = list(debs)
+    while left:
+        deb = left.pop()
+        if deb.name not in found:
+            found[deb.name] = deb
+            left += _wanted([deb], known, *kinds)
+    return list(found.values())
+
+
+def excluded_members(
+    debs: Iterable[Deb], exclude: Sequence[str], include: Sequence[str]
+) -> list[str]:
+    """Return the members of packages that dpkg's path filters leave out (dpkg(1), --path-exclude).
+
+    All of dpkg's patterns are looked at in order; here, as in our definitions, includes come last.
+    """
+    if not exclude:
+        return []
+    names: set[str] = set()
+    for deb in debs:
+        with deb.path.open("rb") as source:
+            member = next(each for each in _members(source) if each.name == "data.tar")
+            source.seek(member.offset)
+            with tarfile.open(fileobj=source, mode="r|") as archive:
+                for each in archive:
+                    path = "/" + each.name.removeprefix("./").rstrip("/")
+                    if any(fnmatchcase(path, pattern) for pattern in exclude) and not any(
+                        fnmatchcase(path, pattern) for pattern in include
+                    ):
+                        names.add(each.name)
+    return sorted(names)

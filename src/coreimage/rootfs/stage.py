@@ -1,0 +1,162 @@
+"""Making a tree: packages laid out for dpkg, and the steps of a plan carried out."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.lib import compress, run
+from coreimage.lib.files import CHUNK
+from coreimage.lib.progress import Progress
+from coreimage.rootfs import debs, overlay
+from coreimage.rootfs.archive import Archive
+from coreimage.rootfs.chamber import Chamber, started
+from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.plan import RootfsPlan, Step, Where
+
+# With less than this left, in bytes, a program that failed has most likely found no room.
+_FULL = 4 << 20
+_STDERR = 2
+
+
+def chamber_of(plan: RootfsPlan) -> Chamber:
+    """Return the chamber in which a plan's steps run."""
+    return Chamber(tree=plan.layout.tree, as_root=plan.as_root, env=plan.env)
+
+
+def install_packages(
+    plan: RootfsPlan,
+    selection: Selection,
+    archive: Archive,
+    packages: Sequence[Path],
+    *,
+    progress: Progress,
+) -> None:
+    """Make the tree of the package stage."""
+    layout = plan.layout
+    layout.tree.mkdir(mode=0o755)
+    plain = layout.debs / "plain"
+    plain.mkdir(parents=True)
+    with progress.task("decompress packages", None, unit="steps"):
+        found = debs.unpack_all(packages, plain)
+    essential = debs.essentials(found)
+    groups = debs.install_order(found, essential)
+    definition = selection.definition
+    left_out = debs.excluded_members(essential, definition.exclude_paths, definition.include_paths)
+    layout.excluded.write_text("".join(f"{name}\n" for name in left_out))
+    _lay_out(layout.debs, [essential], ["essential"])
+    _lay_out(layout.debs, groups[:-1], [f"early/{n:03}" for n in range(len(groups) - 1)])
+    _lay_out(layout.debs, groups[-1:], ["last"])
+    overlay.write_base(
+        overlay.base_files(selection, archive),
+        layout.overlay("base"),
+        plan.epoch,
+        merged=any(each.name in ("usrmerge", "usr-is-merged") for each in found),
+    )
+    manual = {each.name for each in (*essential, *(deb for deb in found if deb.required))}
+    automatic = {each.name for each in found} - manual - {*selection.packages}
+    overlay.write_overlay(
+        {"var/lib/apt/extended_states": overlay.marks(automatic, selection.arch)},
+        layout.overlay("marks"),
+        plan.epoch,
+    )
+    run_steps(plan, plan.packages, progress=progress)
+    shutil.rmtree(layout.debs)
+
+
+def _lay_out(folder: Path, groups: Sequence[Sequence[debs.Deb]], names: Sequence[str]) -> None:
+    for name, group in zip(names, groups, strict=True):
+        place = folder / name
+        place.mkdir(parents=True)
+        for each in group:
+            each.path.rename(place / each.path.name)
+
+
+def run_steps(plan: RootfsPlan, steps: Sequence[Step], *, progress: Progress) -> None:
+    """Carry out steps in their order; raises CommandError that names the one that failed."""
+    chamber = chamber_of(plan)
+    for step in steps:
+        if step.where is Where.INSIDE:
+            argv = chamber.inside(step.argv, binds=step.binds)
+        else:
+            argv = chamber.beside(step.argv)
+        opened = step.stdin.open("rb") if step.stdin and step.stdin.is_file() else nullcontext()
+        with (
+            progress.task(step.title, None, unit="steps"),
+            opened as stdin,
+            started(argv, stdin=stdin or run.DEVNULL, stdout=_STDERR) as process,
+        ):
+            pass
+        if process.returncode:
+            raise failure(step.title, process.returncode, plan.layout.tree)
+
+
+def failure(title: str, status: int, place: Path) -> CoreImageError:
+    """Return the error for a step that failed."""
+    free = shutil.disk_usage(place if place.exists() else place.parent).free
+    if free < _FULL:
+        return CoreImageError(
+            f"'{title}' failed: no space is left in '{place.parent}'",
+            hint="free some space, or set TMPDIR to another place",
+        )
+    return CommandError(
+        f"'{title}' failed, {run.describe_status(status)}",
+        hint="its own words are in the log, above this message",
+    )
+
+
+@contextmanager
+def packed(plan: RootfsPlan) -> Iterator[BinaryIO]:
+    """Yield the tree as a tar stream; raises CommandError when it could not be written whole."""
+    with started(chamber_of(plan).beside(plan.pack), stdout=run.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101  PIPE was asked for
+        try:
+            yield process.stdout  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
+        except DataError as error:
+            # A program that failed leaves no whole tree; how it failed is what helps. It is heard
+            # to its end: a stream that nobody reads would make it fail.
+            while process.stdout.read(CHUNK):
+                pass
+            if process.wait() == 0:
+                raise
+            raise failure("pack the tree", process.returncode, plan.layout.tree) from error
+    if process.returncode:
+        raise failure("pack the tree", process.returncode, plan.layout.tree)
+
+
+def save_tree(plan: RootfsPlan, target: Path) -> None:
+    """Write the tree to a file, as a tar compressed by zstd; raises CommandError."""
+    with (
+        target.open("wb") as output,
+        compress.compressing(output, kind="zst", level=1) as stream,
+        started(chamber_of(plan).beside(plan.pack), stdout=stream.fileno()) as process,
+    ):
+        process.wait()
+        if process.returncode:
+            raise failure("keep the tree", process.returncode, target)
+
+
+def restore_tree(plan: RootfsPlan, source: BinaryIO) -> None:
+    """Lay out a tree that was saved; raises CommandError."""
+    plan.layout.tree.mkdir(mode=0o755)
+    unpack = ["tar", "--extract", "--file=-", "--numeric-owner", "--preserve-permissions"]
+    argv = chamber_of(plan).beside([*unpack, "--xattrs", "--xattrs-include=*"])
+    with (
+        compress.decompressing(source, name="the kept tree") as stream,
+        started(argv, stdin=stream.fileno(), stdout=_STDERR) as process,
+    ):
+        process.wait()
+        while stream.read(CHUNK):  # to hear whether it was whole
+            pass
+    if process.returncode:
+        raise failure("lay out the kept tree", process.returncode, plan.layout.tree)
+
+
+def remove_tree(tree: Path, *, as_root: bool) -> None:
+    """Remove a tree and what is left of it, which may belong to users of a namespace."""
+    if tree.exists():
+        chamber = Chamber(tree=tree.parent, as_root=as_root)
+        with started(chamber.beside(["rm", "-rf", "--one-file-system", tree.name])):
+            pass
