@@ -146,7 +146,9 @@ def pack_argv(epoch: int) -> list[str]:
         *["tar", "--create", "--file=-", "--sort=name", "--numeric-owner", "--one-file-system"],
         *["--format=pax", f"--mtime=@{epoch}", "--clamp-mtime"],
         *["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"],
-        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*", "."],
+        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*"],
+        # Names as they are published, so that headers can be passed on; links stay as they are.
+        *["--transform=s,^\\./\\(.\\),\\1,S", "."],
     ]
 
 
