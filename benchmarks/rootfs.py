@@ -1,7 +1,7 @@
 """What root file system builds cost, beside plain mmdebstrap and other tools in the same run.
 
-All build the packages of definitions/reference; the packages are there already, and nothing else is.
-Ours packs its tarballs, mmdebstrap writes a plain tar. Needs the network once.
+All build definitions/reference; its packages are there already, and nothing else is. Ours packs
+its tarballs, mmdebstrap writes a plain tar. Needs the network once.
 
     python benchmarks/rootfs.py [--runs N] [--json FILE]
 """
@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -78,7 +77,8 @@ def mmdebstrap_argv(ground: Ground) -> list[object]:
 
     definition = tomllib.loads((ground.definition / "definition.toml").read_text())
     wanted = [*definition["packages"], *definition["architectures"]["amd64"]["packages"]]
-    copy = f'mkdir -p "$1/var/cache/apt/archives"; cp -l {ground.archives()}/*.deb "$1/var/cache/apt/archives/"'
+    cache = '"$1/var/cache/apt/archives"'
+    copy = f"mkdir -p {cache}; cp -l {ground.archives()}/*.deb {cache}/"
     return [
         *("mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}"),
         *("--skip=essential/unlink", f"--setup-hook={copy}"),
@@ -134,9 +134,8 @@ def main() -> None:
     print("|---|---:|---:|---:|")
     for each in costs:
         print(f"| {each.stage} | {each.wall:.1f} | {each.cpu:.1f} | {each.memory:.0f} |")
-    print(
-        f"\ncold build / mmdebstrap: CPU {ours.cpu / peer.cpu:.2f}, wall {ours.wall / peer.wall:.2f}"
-    )
+    ratios = f"CPU {ours.cpu / peer.cpu:.2f}, wall {ours.wall / peer.wall:.2f}"
+    print(f"\ncold build / mmdebstrap: {ratios}")
     for name, program in PEERS.items():
         if shutil.which(program) is None:
             print(f"{name}: not installed here, not measured")
@@ -146,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
