@@ -4,6 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 IMAGE ?= x86.img
 RELEASE ?= 13
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup image boot test test-long check lint format docs bench clean
@@ -26,13 +27,13 @@ boot: ## Start ./x86.img with its console in this terminal
 
 test: setup ## Run every check: lint, types, tests, and the journey with booted machines
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -m 'not long' tests
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not long' tests
 
 test-long: setup ## Run also the series that take long
 	@$(BIN)/python -m pytest -m long tests
 
 check: lint ## Run what needs neither the network nor a guest
-	@$(BIN)/python -m pytest -m 'not system and not long' tests
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not system and not long' tests
 
 lint: ## Check style, types and the documentation
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

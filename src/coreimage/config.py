@@ -10,33 +10,30 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from coreimage.errors import ConfigError, NotFoundError
+from coreimage.feeds import ChannelSettings, Strict
 
 CONFIG_NAME = "coreimage.toml"
 _MAX_PORT = 65535
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ArchiveSettings(_Strict):
+class ArchiveSettings(Strict):
     """A distribution's package archive, where it is not the host's own or the tool's default."""
 
     mirror: str | None = None
     security_mirror: str | None = None
+    ports_mirror: str | None = None
     keyring: Path | None = None
     ppa_mirror: str | None = None
     ppa_keyrings: Path | None = None
 
 
-class ExtraArchiveSettings(_Strict):
+class ExtraArchiveSettings(Strict):
     """A signed archive that builds may add to their own; `{series}` of a suite is replaced."""
 
     uri: str
@@ -45,15 +42,6 @@ class ExtraArchiveSettings(_Strict):
     keyring: Path
     pin: int | None = None
     origin: str | None = None
-
-
-class ChannelSettings(_Strict):
-    """What a channel is fed from."""
-
-    project: str
-    release: str
-    accept: Literal["any", "good"] = "any"
-    devices: Mapping[str, str] = Field(default_factory=lambda: {"generic_amd64": "amd64"})
 
 
 def _check_port(value: Any) -> Any:
@@ -65,7 +53,7 @@ def _check_port(value: Any) -> Any:
 _Port = Annotated[int | Literal["disabled"], BeforeValidator(_check_port)]
 
 
-class ScheduleSettings(_Strict):
+class ScheduleSettings(Strict):
     """What is built by itself, and when; `cron` has five fields and means UTC."""
 
     project: str
@@ -83,21 +71,51 @@ class ScheduleSettings(_Strict):
         return self
 
 
-class ServeSettings(_Strict):
+class SigningSettings(Strict):
+    """Where the private key of a level is when it is not in the workspace: one of the three.
+
+    `command` gets the file as standard input and answers with an armoured detached signature; its
+    words {file} {level} {purpose} {key} {channel} {device} are replaced. `home` is a GnuPG home.
+    """
+
+    command: Sequence[str] = ()
+    home: Path | None = None
+    offline: bool = False
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        if [bool(self.command), self.home is not None, self.offline].count(True) > 1:
+            raise ValueError("'command', 'home' and 'offline' exclude each other")
+        return self
+
+
+class ServeSettings(Strict):
     """Where `coreimage serve` listens."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=_MAX_PORT)] = 8080
 
 
-class CompressionSettings(_Strict):
+class FarmSettings(Strict):
+    """How builds are carried out: how many at once, and what happens when the machine fails them.
+
+    Times are in seconds; the delay doubles with each retry.
+    """
+
+    parallel: int = Field(default=2, ge=1, le=64)
+    retries: int = Field(default=2, ge=0, le=20)
+    retry_delay: int = Field(default=10, ge=0, le=86400)
+    abort_grace: int = Field(default=20, ge=0, le=3600)
+
+
+class CompressionSettings(Strict):
     """Levels: higher is smaller and slower."""
 
     gzip: int = Field(default=3, ge=1, le=9)
     xz: int = Field(default=1, ge=0, le=9)
 
 
-class CacheSettings(_Strict):
+class CacheSettings(Strict):
     """How much of each kind is kept in cache/, in GiB; 0 keeps nothing."""
 
     packages_gib: float = Field(default=4.0, ge=0)
@@ -105,7 +123,17 @@ class CacheSettings(_Strict):
     images_gib: float = Field(default=2.0, ge=0)
 
 
-class PublicServer(_Strict):
+class TreeSettings(Strict):
+    """How long the channel tree's metadata is valid, and how long what it replaced is kept."""
+
+    expiry_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 7
+
+
+_Level = Literal["archive-master", "image-master", "image-signing", "device-signing"]
+
+
+class PublicServer(Strict):
     """What version tarballs tell devices about the server that they are to ask."""
 
     host: str = "system-image.example"
@@ -113,7 +141,7 @@ class PublicServer(_Strict):
     https_port: _Port = 443
 
 
-class Settings(_Strict):
+class Settings(Strict):
     """The whole of coreimage.toml."""
 
     archives: Mapping[str, ArchiveSettings] = Field(default_factory=dict)
@@ -121,9 +149,12 @@ class Settings(_Strict):
     cache: CacheSettings = CacheSettings()
     channels: Mapping[str, ChannelSettings] = Field(default_factory=dict)
     compression: CompressionSettings = CompressionSettings()
+    farm: FarmSettings = FarmSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     serve: ServeSettings = ServeSettings()
     server: PublicServer = PublicServer()
+    signing: Mapping[_Level, SigningSettings] = Field(default_factory=dict)
+    tree: TreeSettings = TreeSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,32 +247,59 @@ def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
 
 def complaint(model: type[BaseModel], first: Mapping[str, Any]) -> tuple[str, str]:
     """Return one of pydantic's errors, with key and value, and a hint."""
-    where, value = ".".join(str(part) for part in first["loc"]), first["input"]
+    keys = _walk(model, first["loc"])[0]
+    where, value = ".".join(str(part) for part in keys), first["input"]
     found = f" is {value!r}" if isinstance(value, str | int | float) else ""
     if first["type"] == "extra_forbidden":
         return f"'{where}' is not a key", nearest_key(model, first["loc"])
+    if first["type"].startswith("union_tag_"):
+        return _tag_complaint(where, first["ctx"], _walk(model, first["loc"])[1])
     return f"'{where}'{found}: {first['msg'].lower()}", ""
+
+
+def _tag_complaint(where: str, context: Mapping[str, str], known: Sequence[str]) -> tuple[str, str]:
+    """Return the complaint about the key that decides which other keys there are."""
+    key, tag = context["discriminator"].strip("'"), context.get("tag")
+    if tag is None:
+        return f"'{where}' has no '{key}'", f"give it one of {', '.join(known)}"
+    return f"'{where}.{key}' is '{tag}', which there is not", _nearest(tag, known, "there are")
 
 
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     """Return a hint with the valid key that looks most like the one that was refused."""
-    names = _keys_at(model, where[:-1])
-    close = difflib.get_close_matches(str(where[-1]) if where else "", names, n=1)
+    names = _walk(model, where[:-1])[1]
+    return _nearest(str(where[-1]) if where else "", names, "the keys here are")
+
+
+def _nearest(word: str, names: Sequence[str], lead: str) -> str:
+    close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "the keys here are " + ", ".join(names) if names else ""
+    return f"{lead} " + ", ".join(names) if names else ""
 
 
-def _keys_at(model: Any, where: tuple[int | str, ...]) -> list[str]:
+def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[int | str], list[str]]:
+    """Follow pydantic's path into a model: return the keys that are written, and those valid there.
+
+    Between them, pydantic names the tag of a table that is one of several kinds.
+    """
     schema: dict[str, Any] = model.model_json_schema()
-    node = schema
+    node, keys = schema, list[int | str]()
     for part in where:
-        if "properties" in node and part in node["properties"]:
-            node = node["properties"][part]
-        elif isinstance(node.get("additionalProperties"), dict):
-            node = node["additionalProperties"]
+        mapping = node.get("discriminator", {}).get("mapping", {})
+        if part in mapping:
+            node = {"$ref": mapping[part]}
         else:
-            return []
+            keys.append(part)
+            node = _inside(node, part)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return sorted(node.get("properties", {}))
+    return keys, sorted(node.get("properties") or node.get("discriminator", {}).get("mapping", {}))
+
+
+def _inside(node: Mapping[str, Any], part: int | str) -> dict[str, Any]:
+    """Return the schema of a key or of an element; an empty one when it is not known."""
+    if part in node.get("properties", {}):
+        return dict(node["properties"][part])
+    inner = node.get("items" if isinstance(part, int) else "additionalProperties")
+    return dict(inner) if isinstance(inner, dict) else {}

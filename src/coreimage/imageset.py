@@ -1,34 +1,39 @@
 """One image set: builds of one definition and release for several architectures, published as one.
 
-A set has one build id. It is published when at least one architecture was built; the files of
-the others are carried over from the publication before.
+A set has one build id, and its architectures are built at the same time, as far as coreimage.toml
+allows. It is published when at least one was built; the files of the others are carried over from
+the publication before.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
 from coreimage import pipeline
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, IncompleteError, TerminatedError
+from coreimage.errors import CoreImageError, IncompleteError
 from coreimage.farm import executor, folder, queue
-from coreimage.farm.arches import buildable
+from coreimage.farm.executor import Job, RootfsCommand, argv_of, see_through
+from coreimage.farm.voice import Voice
+from coreimage.lib.arches import buildable
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildRequest, BuildState
+from coreimage.model.build import Build, BuildStatus
 from coreimage.model.publication import IMAGE_TYPE, Publication
-from coreimage.rootfs.definition import Selection, definition_places, load, select
+from coreimage.rootfs.definition import (
+    Selection,
+    architectures,
+    definition_places,
+    load,
+    select,
+)
 from coreimage.systemimage.importer import ImportResult
-
-RootfsCommand = Callable[[BuildRequest, Path, Sequence[str]], Sequence[str]]
-"""Returns the argv that builds a request into a directory, with further options."""
 
 # What the record of a build says when it belongs to a set that one process looks after.
 _OWNED = "image_set"
+_SUPERSEDED = "its image set was given up for a newer one"
 
 
 class When(StrEnum):
@@ -89,7 +94,7 @@ def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]
     arches = order.arches
     if not arches:
         definition, _ = load(order.project, places)
-        arches = buildable(definition.architectures, host=host) or [host]
+        arches = buildable(architectures(definition, order.release), host=host) or [host]
     return [select(order.project, order.release, arch, places) for arch in arches]
 
 
@@ -107,8 +112,10 @@ def make_set(
 ) -> Outcome:
     """Build a set, publish it, and import it when the order names a channel.
 
-    Sets that were built before and not published yet are published too. `complain` is told of
-    each arch that fails, when it fails. Raises BusyError when the same set is being made.
+    Sets that were built before and not published yet are published too. A set of the same day and
+    the same order whose maker was killed is taken up again; what is left of another one is
+    aborted. `complain` is told of each arch that fails, when it fails. Raises BusyError when the
+    same set is being made.
     """
     selections = resolve(workspace, order, host=host)
     definition, series = selections[0].definition, selections[0].release.series
@@ -116,11 +123,17 @@ def make_set(
     purpose = f"image set {definition.name} {series} {IMAGE_TYPE}"
     name = "-".join(["imageset", *key, IMAGE_TYPE])
     with lock(workspace.state / f"locks/{name}.lock", purpose=purpose):
-        _cancel_leftovers(workspace, *key)
         outcome = Outcome()
-        if _is_wanted(workspace, selections, when, progress):
-            requested = _request(workspace, selections, order, clock)
-            outcome = _build(workspace, requested, order, progress, echo, complain, command)
+        wanted = _interrupted(workspace, selections, order, when, clock)
+        if wanted:
+            progress.note(
+                f"image set {wanted[0].request.version} was interrupted: going on with it"
+            )
+        elif _is_wanted(workspace, selections, when, progress):
+            extra = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
+            wanted = pipeline.request_builds(workspace, selections, extra=extra, clock=clock)
+        if wanted:
+            outcome = _build(workspace, wanted, progress, echo, complain, command, clock)
         published = pipeline.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
         if order.channel is not None and (outcome.built or not outcome.failures):
@@ -155,78 +168,81 @@ def _is_wanted(
     return bool(changed)
 
 
-def _request(
-    workspace: Workspace,
-    selections: Sequence[Selection],
-    order: Order,
-    clock: Callable[[], datetime],
-) -> list[Build]:
-    first = selections[0]
-    project, series = first.definition.name, first.release.series
-    extra: dict[str, Any] = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
-    return queue.request(
-        workspace,
-        project=project,
-        release=first.release_name,
-        series=series,
-        arches=[each.arch for each in selections],
-        taken=pipeline.published_versions(workspace, project, series),
-        extra=extra,
-        clock=clock,
-    )
-
-
 def _build(
     workspace: Workspace,
     requested: Sequence[Build],
-    order: Order,
     progress: Progress,
     echo: Callable[[str], None] | None,
     complain: Callable[[str, CoreImageError], None],
     command: RootfsCommand,
+    clock: Callable[[], datetime],
 ) -> Outcome:
-    options = [word for name in order.extra_archives for word in ("--extra-archive", name)]
     built: list[Build] = []
     failures: dict[str, CoreImageError] = {}
-    with _cancelled_together(workspace, requested):
+    with _aborted_together(workspace, requested):
+        jobs = []
         for each in requested:
             place, arch = folder.folder_of(workspace, each.id), each.request.arch
             progress.note(f"{arch}: build {each.id} ({each.request.version}), log '{place.log}'")
-            argv = command(each.request, place.partial, options)
-            try:
-                done = executor.run_build(
-                    workspace, each.id, argv=argv, progress=progress, echo=echo
-                )
-            except TerminatedError:
-                raise
-            except CoreImageError as error:
-                failures[arch] = error
-                complain(arch, error)
-            else:
-                built.append(done)
-    return Outcome(version=requested[0].request.version, built=built, failures=failures)
+            prefix = f"{arch}: " if len(requested) > 1 else ""
+            voice = Voice(progress=progress, echo=echo, prefix=prefix)
+            jobs.append(Job(build=each, argv=argv_of(workspace, each, command), voice=voice))
+        parallel = workspace.settings.farm.parallel
+        with closing(see_through(workspace, jobs, parallel=parallel, clock=clock)) as ended:
+            for job in ended:
+                if job.error is None:
+                    built.append(job.build)
+                    continue
+                failures[job.build.request.arch] = job.error
+                complain(job.build.request.arch, job.error)
+    version = requested[0].request.version
+    return Outcome(version=version, built=built, failures=dict(sorted(failures.items())))
 
 
 @contextmanager
-def _cancelled_together(workspace: Workspace, builds: Sequence[Build]) -> Iterator[None]:
+def _aborted_together(workspace: Workspace, builds: Sequence[Build]) -> Iterator[None]:
     """End the builds that still wait when the block ends before its time: nobody else would."""
     try:
         yield
     except BaseException:
+        store = queue.open_store(workspace)
         for each in builds:
-            with suppress(CoreImageError):
-                _cancel_waiting(workspace, each.id)
+            with suppress(CoreImageError):  # it has begun, or is over
+                store.abort_pending(each.id, now=queue.now_utc(), message=queue.CANCELLED)
         raise
 
 
-def _cancel_waiting(workspace: Workspace, build_id: int) -> None:
-    if queue.get(workspace, build_id).state is BuildState.NEEDS_BUILDING:
-        queue.cancel(workspace, build_id)
+def _interrupted(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    order: Order,
+    when: When,
+    clock: Callable[[], datetime],
+) -> list[Build]:
+    """Return the builds of a set that a process that was killed has begun, and this order wants.
 
-
-def _cancel_leftovers(workspace: Workspace, project: str, series: str) -> None:
-    """Cancel what a process that was killed has asked for; we hold the lock that it held."""
-    waiting = queue.list_builds(workspace, project=project, states=[BuildState.NEEDS_BUILDING])
-    for each in waiting:
-        if each.request.series == series and _OWNED in each.extra:
-            queue.cancel(workspace, each.id)
+    What is left of other sets is aborted; we hold the lock that their makers held.
+    """
+    project, series = selections[0].definition.name, selections[0].release.series
+    under_way = [BuildStatus.PENDING, BuildStatus.RUNNING]
+    if not queue.list_builds(workspace, project=project, statuses=under_way):
+        return []
+    sets: dict[str, list[Build]] = {}
+    for build in reversed(queue.list_builds(workspace, project=project)):
+        if build.request.series == series and _OWNED in build.extra:
+            sets.setdefault(build.request.version, []).append(build)
+    found: list[Build] = []
+    for builds in sets.values():
+        waiting = [each for each in builds if not each.status.finished]
+        if not waiting:
+            continue
+        same = {each.request.arch for each in builds} == {each.arch for each in selections}
+        same &= builds[0].extra.get("extra_archives") == list(order.extra_archives)
+        same &= builds[0].created_at.date() == clock().date()
+        if same and when is not When.NEVER:
+            found = builds
+            continue
+        for each in waiting:
+            with suppress(CoreImageError):  # a runner has just taken it, or it is over
+                queue.open_store(workspace).abort_pending(each.id, now=clock(), message=_SUPERSEDED)
+    return found

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coreimage.config import ArchiveSettings, ChannelSettings, Workspace
-from coreimage.errors import DataError
+from coreimage.config import ArchiveSettings, Workspace
+from coreimage.errors import CoreImageError, DataError, NotFoundError
 from coreimage.farm import executor, folder, queue
+from coreimage.farm.trigger import SYSTEM_IMAGE
+from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
 from coreimage.lib.files import lock
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import Build, BuildStatus
 from coreimage.model.document import parse_object
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import (
@@ -25,20 +26,27 @@ from coreimage.model.publication import (
     device_name,
     manifest_name,
     rootfs_name,
+    sbom_name,
 )
 from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.definition import Selection, definition_places, select
+from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
 from coreimage.systemimage import keyrings, publications, tree
 from coreimage.systemimage.channels import create_channel
 from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.upkeep import keep_up
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
     "device": device_name,
     "manifest": manifest_name,
+    "sbom": sbom_name,
 }
+# What a build must have; a system without device tarball has none, an older build no more.
+_REQUIRED = ("rootfs", "manifest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +77,30 @@ def run_road(
 ) -> RoadResult:
     """Go the whole road for one channel: build if anything changed, publish, import.
 
-    `force` builds even if nothing changed. Raises BusyError when the road is in use.
+    `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
+    when the channel has no device of the architecture.
     """
     selection = select(project, release, arch, definition_places(workspace.root))
     name = channel_name(project, selection.release_name, channel)
+    _require_device(workspace, name, arch)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
         imports = import_published(workspace, name, progress=progress)
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
+
+
+def _require_device(workspace: Workspace, channel: str, arch: str) -> None:
+    """Raise NotFoundError when a channel would not take what is built for an architecture."""
+    devices = channel_settings(workspace, channel).devices
+    if arch not in devices.values():
+        wanted = {**devices, generic_device(arch): arch}
+        line = ", ".join(f'{device} = "{each}"' for device, each in wanted.items())
+        raise NotFoundError(
+            f"channel '{channel}' has no device of architecture '{arch}'",
+            hint=f'write devices = {{ {line} }} below [channels."{channel}"] in coreimage.toml',
+        )
 
 
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:
@@ -88,20 +111,33 @@ def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[st
     """
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        return {
+        imports: dict[str, Mapping[str, ImportResult]] = {
             name: import_published(workspace, name, progress=progress)
-            for name, settings in workspace.settings.channels.items()
-            if _is_fed(workspace, settings)
+            for name in workspace.settings.channels
+            if _is_fed(workspace, channel_settings(workspace, name))
         }
+        keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    return imports
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
-    """Tell whether there is a publication that a channel may take."""
-    series = channel_source(workspace, settings).release.series
-    return any(
-        settings.accept == "any" or "good" in marks.marks(workspace.publications, each)
+    """Tell whether there is a publication for every file that a channel takes of one."""
+    wanted = {
+        (each.project or settings.project, each.series, each.accept or settings.accept)
+        for device in settings.devices
+        for each in settings.feeds(device)
+        if isinstance(each, PublishedFeed) and each.path is None
+    }
+    found = [
+        (each, "good" in marks.marks(workspace.publications, each))
         for each in marks.publications(workspace.publications)
-        if (each.project, each.series) == (settings.project, series)
+    ]
+    return all(
+        any(
+            (each.project, each.series) == (project, series) and (good or accept == "any")
+            for each, good in found
+        )
+        for project, series, accept in wanted
     )
 
 
@@ -120,15 +156,9 @@ def ensure_build(
     if found is not None and not force:
         progress.note(f"nothing changed since build {found.id} ({found.request.version})")
         return found, False
-    (requested,) = queue.request(
-        workspace,
-        project=definition.name,
-        release=selection.release_name,
-        series=selection.release.series,
-        arches=[selection.arch],
-        fingerprint=fingerprint,
-        taken=published_versions(workspace, definition.name, selection.release.series),
-    )
+    requested = _unfinished(workspace, selection, fingerprint)
+    if requested is None:
+        (requested,) = request_builds(workspace, [selection], fingerprint=fingerprint)
     place = folder.folder_of(workspace, requested.id)
     progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
     # Whoever insists on a build does not want the artifacts of an earlier one.
@@ -136,6 +166,63 @@ def ensure_build(
     argv = executor.rootfs_argv(requested.request, place.partial, options)
     built = executor.run_build(workspace, requested.id, argv=argv, progress=progress, echo=echo)
     return built, True
+
+
+def _unfinished(workspace: Workspace, selection: Selection, fingerprint: str) -> Build | None:
+    """Return a build of the same inputs that was asked for and is not over, if there is one.
+
+    Whoever asked for it was killed, or waits for it as we shall.
+    """
+    under_way = queue.list_builds(
+        workspace,
+        project=selection.definition.name,
+        release=selection.release_name,
+        arch=selection.arch,
+        statuses=[BuildStatus.PENDING, BuildStatus.RUNNING],
+    )
+    return next((each for each in under_way if each.fingerprint == fingerprint), None)
+
+
+def request_builds(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    *,
+    fingerprint: str = "",
+    priority: int = 0,
+    extra: Mapping[str, Any] | None = None,
+    clock: Callable[[], datetime] = queue.now_utc,
+) -> list[Build]:
+    """Ask for the builds of one image set, one for each selection, and return them."""
+    first = selections[0]
+    definition, series = first.definition, first.release.series
+    return queue.request(
+        workspace,
+        project=definition.name,
+        release=first.release_name,
+        series=series,
+        arches=[each.arch for each in selections],
+        distribution=definition.distribution,
+        subproject=SYSTEM_IMAGE if definition.device_tarball else "",
+        priority=priority,
+        fingerprint=fingerprint,
+        taken=published_versions(workspace, definition.name, series),
+        extra=extra,
+        clock=clock,
+    )
+
+
+def retry_build(workspace: Workspace, build_id: int) -> Build:
+    """Put a build that failed or was aborted back into the queue; CoreImageError if in vain."""
+    request = queue.get(workspace, build_id).request
+    published = published_versions(workspace, request.project, request.series)
+    if published and build_id_key(published[-1]) >= build_id_key(request.version):
+        raise CoreImageError(
+            f"build '{build_id}' would not be published: its image set {request.version} is not "
+            f"newer than {published[-1]}",
+            hint=f"ask for a new one: coreimage build request {request.project} "
+            f"--release {request.release} --arch {request.arch}",
+        )
+    return queue.retry(workspace, build_id)
 
 
 def look_for_build(workspace: Workspace, selection: Selection) -> tuple[str, Build | None]:
@@ -170,10 +257,10 @@ def publish_finished(
     build of it waits or runs, and is published when one succeeded. The files of an arch that did
     not are carried over from the publication before.
     """
-    signer = Signer(workspace.gpg_home)
+    signer = SigningService(workspace)
 
     def sign(data: Path, signature: Path) -> None:
-        signer.sign(data, signature, key=KeyringType.IMAGE_SIGNING)
+        signer.sign(data, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS)
 
     published = []
     for publication, builds, failed in _waiting(workspace, of):
@@ -229,8 +316,8 @@ def _waiting(
     for publication, builds in sorted(
         groups.items(), key=lambda group: build_id_key(group[0].version)
     ):
-        built = [each for each in builds if each.state is BuildState.SUCCEEDED]
-        if built and all(each.state.finished for each in builds):
+        built = [each for each in builds if each.succeeded]
+        if built and all(each.status.finished for each in builds):
             failed = sorted(each.request.arch for each in builds if each not in built)
             yield publication, sorted(built, key=lambda each: each.request.arch), failed
 
@@ -267,8 +354,9 @@ def _record(workspace: Workspace, build: Build) -> dict[str, Any]:
     path = folder.folder_of(workspace, build.id).artifacts / names["record"]
     try:
         record = parse_object(path.read_bytes(), name=str(path))
-        words = [record["product"], *(record["sha256"][names[kind]] for kind in _PUBLISHED_NAMES)]
-        if not all(isinstance(word, str) for word in words):
+        digests = {**record["sha256"]}
+        words = [record["product"], *(digests[names[kind]] for kind in _REQUIRED)]
+        if not all(isinstance(word, str) for word in (*words, *digests.values())):
             raise TypeError("names and digests are text")
     except (OSError, TypeError, KeyError) as error:
         raise DataError(
@@ -302,7 +390,6 @@ def import_published(
     A channel that coreimage.toml does not name is fed by convention from its own name.
     """
     settings = channel_settings(workspace, name)
-    source = channel_source(workspace, settings)
     now = datetime.now(UTC)
     keyrings.generate(workspace, progress=progress, now=now)
     if name not in tree.read_channels(workspace).channels:
@@ -314,8 +401,6 @@ def import_published(
             channel=name,
             device=device,
             settings=settings,
-            series=source.release.series,
-            product=source.definition.product,
             progress=progress,
             now=now,
         )
@@ -327,21 +412,47 @@ def import_published(
     return results
 
 
-def channel_settings(workspace: Workspace, name: str) -> ChannelSettings:
-    """Return what a channel is fed from: configured, or <project>/<release>/<channel>."""
+def channel_settings(
+    workspace: Workspace, name: str, *, series: str | None = None, product: str | None = None
+) -> ChannelSettings:
+    """Return what a channel is fed from: configured, or <project>/<release>/<channel>.
+
+    The series and the product of every file of a publication are filled in: those given, or else
+    the definition's. Raises NotFoundError, DataError.
+    """
     found = workspace.settings.channels.get(name)
-    if found is not None:
-        return found
-    parts: Sequence[str] = name.split("/")
-    if len(parts) != 3:  # noqa: PLR2004  project, release, channel
-        raise DataError(
-            f"channel '{name}' is not configured",
-            hint=f'add [channels."{name}"] with its project and release to coreimage.toml',
-        )
-    return ChannelSettings(project=parts[0], release=parts[1])
+    if found is None:
+        parts: Sequence[str] = name.split("/")
+        if len(parts) != 3:  # noqa: PLR2004  project, release, channel
+            raise DataError(
+                f"channel '{name}' is not configured",
+                hint=f'add [channels."{name}"] with its project and release to coreimage.toml',
+            )
+        found = ChannelSettings(project=parts[0], release=parts[1])
+    given = {key: value for key, value in (("series", series), ("product", product)) if value}
+    feeds = [
+        _with_series(workspace, found, each.model_copy(update=given))
+        if isinstance(each, PublishedFeed)
+        else each
+        for each in found.files or SIMPLE
+    ]
+    return found.model_copy(update={"files": feeds})
 
 
-def channel_source(workspace: Workspace, settings: ChannelSettings) -> Selection:
-    """Return the definition and release that feed a channel; raises NotFoundError, DataError."""
-    arch = next(iter(settings.devices.values()))
-    return select(settings.project, settings.release, arch, definition_places(workspace.root))
+def _with_series(
+    workspace: Workspace, settings: ChannelSettings, feed: PublishedFeed
+) -> PublishedFeed:
+    """Return a feed with the series and product of its release, where it has none of its own."""
+    if feed.series and feed.product:
+        return feed
+    project, release = feed.project or settings.project, feed.release or settings.release
+    if project is None or release is None:
+        return feed
+    arch = next(iter(settings.devices.values())).partition(".")[0]
+    source = select(project, release, arch, definition_places(workspace.root))
+    return feed.model_copy(
+        update={
+            "series": feed.series or source.release.series,
+            "product": feed.product or source.definition.product,
+        }
+    )

@@ -52,7 +52,7 @@ def run(
     progress: Progress,
     echo: Callable[[str], None] | None = None,
     complain: Callable[[str, CoreImageError], None] = lambda _arch, _error: None,
-    command: imageset.RootfsCommand = executor.rootfs_argv,
+    command: executor.RootfsCommand = executor.rootfs_argv,
 ) -> Iterator[Ran]:
     """Make the image sets of the entries that are due, and yield what became of each entry."""
 

@@ -176,6 +176,15 @@ def test_the_hosts_mirrors_are_asked_of_apt() -> None:
 def test_mmdebstraps_default_mirror_is_asked_of_it(tmp_path: Path) -> None:
     if run.find_program("mmdebstrap") is None:
         pytest.fail("mmdebstrap is not installed")
-    mirrors = archive.default_mirrors("trixie", tmp_path)
+    mirrors = archive.default_mirrors("trixie", tmp_path, "amd64")
     assert set(mirrors) == {"main", "security"}
     assert mirrors["main"].startswith("http")
+
+
+def test_mmdebstraps_default_mirror_depends_on_the_architecture(tmp_path: Path) -> None:
+    found = {}
+    for arch in ("amd64", "i386", "arm64", "armhf"):
+        (tmp_path / arch).mkdir()
+        found[arch] = archive.default_mirrors("noble", tmp_path / arch, arch)["main"]
+    assert found["amd64"] == found["i386"] != found["arm64"] == found["armhf"]
+    assert found["arm64"].endswith("-ports")

@@ -2,19 +2,20 @@
 
 import os
 import threading
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError
-from coreimage.lib import trust
+from coreimage.lib import files, trust
 from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, images, tree
+from coreimage.systemimage import channels, images, layout, transaction, tree
 from tests.support.trees import snapshot
 
 
@@ -28,7 +29,8 @@ def test_a_channel_is_created_once(workspace: Workspace, now: datetime) -> None:
     assert list(tree.read_channels(workspace).channels) == ["ubuntu-core/15.04/edge"]
 
 
-def test_an_exception_changes_nothing(workspace: Workspace, now: datetime) -> None:
+def test_o8_an_exception_changes_nothing(workspace: Workspace, now: datetime) -> None:
+    """Also weakness 17 of the contract: nothing is committed when the block failed."""
     channels.create_channel(workspace, "edge", now=now)
     before = snapshot(workspace.channel_tree)
 
@@ -73,6 +75,42 @@ def test_an_index_says_what_it_is_for(workspace: Workspace, now: datetime) -> No
     assert index.extra["serial"] == int(state)
 
 
+def test_a_state_says_how_fresh_it_is_and_what_it_names(
+    workspace: Workspace, now: datetime
+) -> None:
+    for name in ("edge", "stable"):
+        channels.create_channel(workspace, name, now=now)
+    with tree.edit(workspace, now=now, purpose="test") as edit:
+        assert not edit.index("edge", "generic_amd64").images
+        edit.put_index("edge", "generic_amd64", images.empty_index(now))
+        staged = edit.index("edge", "generic_amd64")
+    assert staged == tree.read_index(workspace, "edge", "generic_amd64")
+    found = tree.read_channels(workspace)
+    root = workspace.channel_tree
+    assert found.serial == int((root / "state").readlink().name)
+    assert found.expires == int((now + timedelta(days=30)).timestamp())
+    assert found.keyrings == {
+        path.name.removesuffix(".tar.xz"): files.sha256_of(path)
+        for path in (root / "gpg").glob("*.tar.xz")
+    }
+    assert set(found.keyrings) >= {"image-master", "image-signing", "blacklist"}
+    entry = found.device("edge", "generic_amd64")
+    index = tree.local_path(workspace, entry.index)
+    assert (entry.sha256, entry.size) == (files.sha256_of(index), index.stat().st_size)
+
+
+def test_a_tree_of_before_gets_its_digests_with_the_next_edit(
+    workspace: Workspace, now: datetime
+) -> None:
+    channels.create_channel(workspace, "edge", now=now)
+    with tree.edit(workspace, now=now, purpose="test") as edit:
+        edit.put_index("edge", "generic_amd64", images.empty_index(now))
+        old = replace(edit.channels.device("edge", "generic_amd64"), sha256=None, size=None)
+        edit.set_channel("edge", Channel(devices={"generic_amd64": old}))
+    entry = tree.read_channels(workspace).device("edge", "generic_amd64")
+    assert entry.sha256 == files.sha256_of(tree.local_path(workspace, entry.index))
+
+
 def test_an_index_never_names_a_missing_file(workspace: Workspace, now: datetime) -> None:
     channels.create_channel(workspace, "edge", now=now)
     file = ImageFile(order=0, path="/pool/rootfs-0.tar.xz", checksum="0" * 64, size=1)
@@ -89,12 +127,13 @@ def test_an_index_never_names_a_missing_file(workspace: Workspace, now: datetime
         edit.put_index("other", "generic_amd64", images.empty_index(now))
 
 
-def test_old_states_go_and_links_stay(workspace: Workspace, now: datetime) -> None:
+def test_old_states_and_links_stay(workspace: Workspace, now: datetime) -> None:
     for number in range(5):
         channels.create_channel(workspace, f"channel{number}", now=now)
     root = workspace.channel_tree
-    assert sorted(path.name for path in (root / "states").iterdir()) == ["4", "5", "6"]
-    assert {name: str((root / name).readlink()) for name in tree._LINKS} == tree._LINKS
+    assert [state.serial for state in layout.states(workspace)] == [1, 2, 3, 4, 5, 6]
+    links = {name: str((root / name).readlink()) for name in transaction.LINKS}
+    assert links == transaction.LINKS
     assert str((root / "state").readlink()) == "states/6"
     assert len(tree.read_channels(workspace).channels) == 5
 
@@ -106,7 +145,7 @@ def test_links_of_a_killed_run_are_swept(workspace: Workspace, now: datetime) ->
     assert not stray.is_symlink()
 
 
-def test_writers_wait_for_each_other(workspace: Workspace, now: datetime) -> None:
+def test_o15_writers_wait_for_each_other(workspace: Workspace, now: datetime) -> None:
     threads = [
         threading.Thread(
             target=channels.create_channel, args=(workspace, f"c{number}"), kwargs={"now": now}
@@ -168,7 +207,7 @@ class Reader(threading.Thread):
         )
 
 
-def test_a_reader_never_sees_a_bad_pair(
+def test_o8_a_reader_never_sees_a_bad_pair(
     workspace: Workspace, tmp_path: Path, now: datetime
 ) -> None:
     channels.create_channel(workspace, "edge", now=now)

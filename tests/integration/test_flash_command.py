@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from coreimage.config import Workspace
 from coreimage.lib import run
+from coreimage.systemimage import channels
 from tests.integration import channel_tree
 
 UDF = "from coreimage.cli.device_flash import main; main()"
@@ -24,6 +26,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = channel_tree.make_workspace(tmp_path_factory.mktemp("server") / "workspace")
     for version in (56, 57):
         channel_tree.publish(made, version)
+    # Commands go by the clock of the machine.
+    channels.refresh(made, now=datetime.now(UTC), force=True)
     return made
 
 

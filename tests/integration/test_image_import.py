@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import ChannelSettings, Workspace, load_workspace
+from coreimage.config import Workspace, load_workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError, TrustError
+from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
@@ -256,7 +257,7 @@ def sign_by_the_wrong_level(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (flip_a_byte, "is not what SHA256SUMS says"),
+        (flip_a_byte, "is not what was vouched for"),
         (flip_a_digest, "data was changed"),
         (sign_by_a_stranger, "not in the keyring"),
         (sign_by_the_wrong_level, "not in the keyring"),

@@ -4,13 +4,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from coreimage import imageset, pipeline
-from coreimage.config import Workspace
+from coreimage.config import Workspace, load_workspace
 from coreimage.errors import (
     BusyError,
     CoreImageError,
@@ -20,11 +20,12 @@ from coreimage.errors import (
     TrustError,
 )
 from coreimage.farm import executor, folder, queue
+from coreimage.farm.voice import Voice
 from coreimage.imageset import Order, When, make_set
 from coreimage.lib import run
 from coreimage.lib.files import lock, sha256_of
 from coreimage.lib.progress import Silent
-from coreimage.model.build import BuildRequest, BuildState
+from coreimage.model.build import BuildRequest, BuildStatus
 from coreimage.model.publication import Publication, parse_checksums
 
 DEFINITION = """\
@@ -41,7 +42,7 @@ WRITES = """
 import hashlib, json, pathlib, sys
 output, text = pathlib.Path(sys.argv[1]), sys.argv[2]
 digests = {}
-for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest"):
+for kind in ("rootfs.tar.gz", "device.tar.gz", "manifest", "cdx.json"):
     path = output / f"livecd.ubuntu-core.{kind}"
     path.write_text(f"{kind} {text}")
     digests[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -70,12 +71,24 @@ class Builder:
         return [sys.executable, "-c", script, str(output), f"{request.arch} {self._text}"]
 
 
+class Hearer(Silent):
+    """Remembers the stages that it hears of."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, title: str) -> None:
+        self.stages.append(title)
+
+
 @pytest.fixture
 def space(workspace: Workspace) -> Workspace:
     definition = workspace.root / "definitions/ubuntu-core/definition.toml"
     definition.parent.mkdir(parents=True)
     definition.write_text(DEFINITION)
-    return workspace
+    config = workspace.root / "coreimage.toml"
+    config.write_text(f"{config.read_text()}\n[farm]\nretry_delay = 0\n")
+    return load_workspace(workspace.root)
 
 
 def trigger(
@@ -117,7 +130,7 @@ def tarballs(**texts: str) -> dict[str, str]:
     return {
         f"{arch}.{kind}": f"{kind if kind != 'tar.gz' else 'rootfs.tar.gz'} {arch} {text}"
         for arch, text in texts.items()
-        for kind in ("tar.gz", "device.tar.gz", "manifest")
+        for kind in ("tar.gz", "device.tar.gz", "manifest", "cdx.json")
     }
 
 
@@ -161,7 +174,7 @@ def test_a_failed_arch_is_carried_over(space: Workspace) -> None:
     assert [arch for arch, _ in told] == ["arm64"]
     assert isinstance(told[0][1], DataError)
     assert "no hook" in told[0][1].message
-    assert "builds/4/log" in told[0][1].hint
+    assert "coreimage build log 4" in told[0][1].hint
     complaint = outcome.complaint()
     assert isinstance(complaint, IncompleteError)
     assert complaint.exit_code == 3
@@ -260,39 +273,137 @@ def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
     executor.run_build(space, first.id, argv=argv, progress=Silent())
 
     assert pipeline.publish_finished(space, progress=Silent()) == []
-    queue.cancel(space, second.id)
+    queue.abort(space, second.id)
     assert [each.version for each in pipeline.publish_finished(space, progress=Silent())] == [TODAY]
     assert published(space) == tarballs(amd64="one")
 
 
-def test_what_a_killed_trigger_left_is_cancelled(space: Workspace) -> None:
-    script = f"""
-import os, sys
-from datetime import UTC, datetime
+KILLED_TRIGGER = f"""
+import os, sys, threading, time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from coreimage import imageset
 from coreimage.config import load_workspace
+from coreimage.farm import queue
 from coreimage.lib.progress import Silent
+
+space = load_workspace(Path(sys.argv[1]))
 
 def command(request, output, extra):
     if request.arch == "arm64":
-        os.kill(os.getpid(), 9)
+        return ["sleep", "600"]
     return [sys.executable, "-c", {WRITES!r}, str(output), "amd64 one"]
 
+def die():
+    store = queue.open_store(space)
+    while not (store.find(results=["success"]) and store.find(statuses=["running"])):
+        time.sleep(0.05)
+    os.kill(os.getpid(), 9)
+
+threading.Thread(target=die).start()
 imageset.make_set(
-    load_workspace(Path(sys.argv[1])),
+    space,
     imageset.Order(project="ubuntu-core", arches=["amd64", "arm64"]),
     when=imageset.When.ALWAYS, host="amd64", progress=Silent(), command=command,
     clock=lambda: datetime(2015, 5, 11, 12, 0, tzinfo=UTC),
 )
 """
-    assert run.run([sys.executable, "-c", script, space.root], check=False).status == -9
-    states = [each.state for each in queue.list_builds(space)]
-    assert states == [BuildState.NEEDS_BUILDING, BuildState.SUCCEEDED]
 
-    outcome = trigger(space, Builder(), when=When.NEVER)
+
+def kill_a_trigger(space: Workspace) -> None:
+    """Leave a set whose first build succeeded, and whose second ran when its maker was killed."""
+    argv = [sys.executable, "-c", KILLED_TRIGGER, str(space.root)]
+    assert run.run(argv, check=False, timeout=60).status == -9
+    with lock(folder.folder_of(space, 2).lock, purpose="test", wait=30):
+        pass  # its guard has let go: all of the build's processes have ended
+    builds = queue.list_builds(space)
+    assert [each.status for each in builds] == [BuildStatus.PENDING, BuildStatus.COMPLETED]
+
+
+def test_a_set_whose_maker_was_killed_is_taken_up_again(space: Workspace) -> None:
+    kill_a_trigger(space)
+    builder = Builder()
+    outcome = trigger(space, builder)
+
+    assert outcome.version == TODAY
     assert [each.version for each in outcome.published] == [TODAY]
+    assert published(space) == tarballs(amd64="one", arm64="one")
+    (resumed, _) = queue.list_builds(space)
+    assert [each.message for each in resumed.attempts] == ["the builder was killed", ""]
+
+
+@pytest.mark.parametrize("change", ["other arches", "other day", "no builds"])
+def test_what_is_left_of_another_set_is_aborted(space: Workspace, change: str) -> None:
+    kill_a_trigger(space)
+    outcome = make_set(
+        space,
+        Order(
+            project="ubuntu-core",
+            arches=["arm64"] if change == "other arches" else ["amd64", "arm64"],
+        ),
+        when=When.NEVER if change == "no builds" else When.ALWAYS,
+        host="amd64",
+        progress=Silent(),
+        command=Builder(text="two"),
+        clock=lambda: noon() + timedelta(days=change == "other day"),
+    )
+
+    assert queue.get(space, 2).status is BuildStatus.ABORTED
     assert published(space) == tarballs(amd64="one")
+    assert len(outcome.published) == (1 if change == "no builds" else 2)
+
+
+def test_a_runner_takes_up_what_a_killed_trigger_left(space: Workspace) -> None:
+    kill_a_trigger(space)
+    runner = executor.run_queue(
+        space,
+        arches=["arm64"],
+        parallel=1,
+        command=Builder(),
+        voice_of=lambda _: Voice(progress=Silent()),
+        until_idle=True,
+    )
+    assert [(each.id, each.succeeded) for each in runner] == [(2, True)]
+    assert [each.version for each in pipeline.publish_finished(space, progress=Silent())] == [TODAY]
+    assert published(space) == tarballs(amd64="one", arm64="one")
+
+
+# Each waits until the other one runs: built one after the other, they would wait for ever.
+MEETS = """
+import pathlib, sys, time
+here = pathlib.Path(sys.argv[1]).parent
+(here / "met").touch()
+while not all((here.parent / name / "met").exists() for name in "12"):
+    time.sleep(0.05)
+"""
+
+
+def test_architectures_are_built_at_the_same_time(space: Workspace) -> None:
+    heard = Hearer()
+    outcome = make_set(
+        space,
+        Order(project="ubuntu-core", arches=["amd64", "arm64"]),
+        when=When.ALWAYS,
+        host="amd64",
+        progress=heard,
+        command=Builder(dict.fromkeys(["amd64", "arm64"], "print('== unpack')\n" + MEETS + WRITES)),
+        clock=noon,
+    )
+
+    assert outcome.complaint() is None
+    assert {"amd64: unpack", "arm64: unpack"} <= set(heard.stages)
+
+
+def test_never_more_at_once_than_configured(space: Workspace) -> None:
+    (space.root / "coreimage.toml").write_text("[farm]\nparallel = 1\n")
+    alone = """
+import pathlib, sys
+here = pathlib.Path(sys.argv[1]).parent
+running = [path for path in here.parent.glob("*/artifacts.partial")]
+assert len(running) == 1, running
+"""
+    builder = Builder(dict.fromkeys(["amd64", "arm64"], alone + WRITES))
+    assert trigger(load_workspace(space.root), builder).complaint() is None
 
 
 def test_an_interrupted_set_leaves_nothing_waiting(space: Workspace) -> None:
@@ -308,7 +419,7 @@ def test_an_interrupted_set_leaves_nothing_waiting(space: Workspace) -> None:
             progress=Silent(),
             command=interrupted,
         )
-    assert {each.state for each in queue.list_builds(space)} == {BuildState.CANCELLED}
+    assert {each.status for each in queue.list_builds(space)} == {BuildStatus.ABORTED}
 
 
 def test_one_set_at_a_time(space: Workspace) -> None:
@@ -432,7 +543,7 @@ def test_a_partial_failure_shows_log_and_last_lines_and_exits_with_3(
     assert published(space, Path(out.strip()).name) == tarballs(**built)
     assert "coreimage: arm64 was not built\n" in err
     assert "  coreimage: error: no hook\n" in err
-    assert f"hint: the whole log is '{space.root}/builds/2/log'" in err
+    assert "hint: the whole log: coreimage build log 2\n" in err
     assert f"image set {Path(out.strip()).name} is published without new builds for: arm64" in err
 
 

@@ -17,7 +17,7 @@ from coreimage.lib import run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import keyrings, tree
+from coreimage.systemimage import keyrings, layout
 from tests.support.trees import snapshot
 
 Opener = Callable[..., trust.Chain]
@@ -36,7 +36,7 @@ def open_chain(workspace: Workspace, tmp_path: Path, now: datetime) -> Opener:
         scratch.mkdir(exist_ok=True)
         return trust.open_chain(
             archive_master=workspace.archive_master,
-            fetch=lambda path: tree._existing(workspace.channel_tree / path[1:]),
+            fetch=lambda path: layout.existing(workspace.channel_tree / path[1:]),
             scratch=scratch,
             now=at,
         )

@@ -1,7 +1,6 @@
 """From finished builds to publications, with a real queue and a real key."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -10,13 +9,13 @@ import pytest
 
 from coreimage import pipeline
 from coreimage.config import Settings, Workspace
-from coreimage.errors import BusyError, DataError
+from coreimage.errors import BusyError, CoreImageError, DataError
 from coreimage.farm import folder, queue
 from coreimage.lib import run
 from coreimage.lib.files import lock
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import Build, BuildResult
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import Publication
 from coreimage.publisher import marks
@@ -51,19 +50,21 @@ def request(workspace: Workspace, *arches: str) -> list[Build]:
     )
 
 
-def end(workspace: Workspace, build: Build, state: BuildState = BuildState.SUCCEEDED) -> Path:
-    """End a build in a state, with the artifacts of its project; return their folder."""
+def end(workspace: Workspace, build: Build, result: BuildResult = BuildResult.SUCCESS) -> Path:
+    """End a build with a result, with the artifacts of its project; return their folder."""
     place = folder.folder_of(workspace, build.id).artifacts
     place.mkdir(parents=True)
     names = artifact_names("core")
     sums = {}
-    for kind in ("rootfs", "device", "manifest"):
+    for kind in ("rootfs", "device", "manifest", "sbom"):
         content = f"{kind} of {build.id}".encode()
         (place / names[kind]).write_bytes(content)
         sums[names[kind]] = sha256(content).hexdigest()
     (place / names["record"]).write_text(json.dumps({"product": "core", "sha256": sums}))
     store = queue.open_store(workspace)
-    store.change(build.id, lambda each: replace(each, state=state, finished_at=NOON))
+    with lock(place.parent / "lock", purpose="test"):
+        running = store.claim(build.id, worker="me:1", now=NOON)
+        store.complete(build.id, queue.end_of(running, now=NOON, result=result))
     return place
 
 
@@ -85,6 +86,7 @@ def test_a_finished_build_is_published_once(workspace: Workspace, keys: Path) ->
         ".publish_info",
         "SHA256SUMS",
         "SHA256SUMS.gpg",
+        "trixie-preinstalled-core-amd64.cdx.json",
         "trixie-preinstalled-core-amd64.device.tar.gz",
         "trixie-preinstalled-core-amd64.manifest",
         "trixie-preinstalled-core-amd64.tar.gz",
@@ -112,18 +114,45 @@ def test_a_set_waits_for_all_of_its_builds(workspace: Workspace) -> None:
     assert publish(workspace) == []
     end(workspace, second)
     assert publish(workspace) == ["20261123"]
-    assert len(names(workspace, "20261123")) == 9
+    assert len(names(workspace, "20261123")) == 11
+
+
+def test_a_build_whose_set_is_published_is_not_tried_again(workspace: Workspace) -> None:
+    first, second = request(workspace, "amd64", "arm64")
+    end(workspace, first, BuildResult.FAILURE)
+    end(workspace, second)
+    (later,) = request(workspace)
+    end(workspace, later, BuildResult.FAILURE)
+    assert pipeline.retry_build(workspace, first.id).label == "Needs building"
+    queue.abort(workspace, first.id)
+    assert publish(workspace) == ["20261123"]
+
+    with pytest.raises(CoreImageError, match="'1' would not be published: its image set 20261123"):
+        pipeline.retry_build(workspace, first.id)
+    assert pipeline.retry_build(workspace, later.id).label == "Needs building"
 
 
 def test_a_set_is_published_without_the_builds_that_failed(workspace: Workspace) -> None:
     first, second = request(workspace, "amd64", "arm64")
-    end(workspace, first, BuildState.FAILED)
+    end(workspace, first, BuildResult.FAILURE)
     end(workspace, second)
     assert publish(workspace) == ["20261123"]
     assert "trixie-preinstalled-core-amd64.tar.gz" not in names(workspace, "20261123")
 
 
-@pytest.mark.parametrize("kind", ["rootfs", "device", "manifest"])
+@pytest.mark.parametrize("lacking", ["device", "sbom"])
+def test_what_a_build_does_not_have_is_not_published(workspace: Workspace, lacking: str) -> None:
+    (build,) = request(workspace)
+    place, name = end(workspace, build), artifact_names("core")[lacking]
+    path = place / artifact_names("core")["record"]
+    record = json.loads(path.read_text())
+    del record["sha256"][name]
+    path.write_text(json.dumps(record))
+    assert publish(workspace) == ["20261123"]
+    assert len(names(workspace, "20261123")) == 6
+
+
+@pytest.mark.parametrize("kind", ["rootfs", "device", "manifest", "sbom"])
 def test_an_artifact_with_a_flipped_byte_is_not_published(workspace: Workspace, kind: str) -> None:
     (build,) = request(workspace)
     path = end(workspace, build) / artifact_names("core")[kind]

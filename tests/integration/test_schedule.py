@@ -15,7 +15,7 @@ from coreimage.farm import queue
 from coreimage.farm.schedule import Ran
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
-from coreimage.model.build import BuildRequest, BuildState
+from coreimage.model.build import BuildRequest, BuildResult
 from coreimage.rootfs.definition import definition_places, select
 from tests.integration.test_image_set import DEFINITION, FAILS, WRITES
 from tests.support.foreign_keys import foreign_gpg
@@ -85,9 +85,9 @@ class House:
         return state, reason
 
     def states(self) -> list[tuple[str, str]]:
-        """Return build id and arch of the builds that succeeded, oldest first."""
-        builds = queue.list_builds(self.space, states=[BuildState.SUCCEEDED])
-        return [(each.request.version, each.request.arch) for each in builds[::-1]]
+        """Return build id and arch of the builds that succeeded."""
+        builds = queue.list_builds(self.space, results=[BuildResult.SUCCESS])
+        return sorted((each.request.version, each.request.arch) for each in builds)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from coreimage.config import Workspace
 from coreimage.lib import run
@@ -56,3 +57,52 @@ def test_a_refused_publication_has_the_exit_code_of_trust(workspace: Workspace) 
     assert refused.status == 76
     assert b"SHA256SUMS" in refused.stderr
     assert b"hint: expected a signature by a key of the keyring 'image-signing'" in refused.stderr
+
+
+def test_channels_and_images_are_managed_by_commands(workspace: Workspace) -> None:
+    """Results on stdout, hints and exit codes for what cannot be done, rehearsals."""
+    publish(workspace, "20150511")
+    for name in ("ubuntu-core/edge", "stable"):
+        assert coreimage(workspace, "channel", "create", name).status == 0
+    coreimage(
+        workspace, "image", "import", "ubuntu-core/edge", "--series", SERIES, "--product", "core"
+    )
+    device = "generic_amd64"
+
+    def done(*words: str) -> Any:
+        ended = coreimage(workspace, *words, "--json")
+        assert ended.status == 0, ended.stderr.decode()
+        return json.loads(ended.stdout)
+
+    rehearsed = done("image", "copy", "ubuntu-core/edge", "stable", device, "--dry-run")
+    assert (rehearsed["version"], rehearsed["dry_run"]) == (1, True)
+    assert done("channel", "show", "stable")["devices"] == {}
+    copied = done("image", "copy", "ubuntu-core/edge", "stable", device, "--percentage", "10")
+    assert (copied["version"], copied["changed"]) == (1, True)
+    assert done("channel", "alias", "current", "stable")["changed"] == ["current"]
+    done("image", "phase", "stable", device, "1", "30")
+    assert done("channel", "show", "current")["devices"][device]["phased_percentage"] == 30
+    assert done("channel", "refresh")["refreshed"] is False
+    assert done("image", "missing", "--deep") == []
+    assert done("image", "gc")["files"] == []
+    assert done("image", "resign")["signed"] == []
+    listed = {each["name"]: each for each in done("channel", "list")}
+    assert listed["current"]["alias"] == "stable"
+    for status, words, hint in (
+        (1, ("channel", "remove", "stable"), "--force"),
+        (65, ("channel", "alias", "keys", "stable"), "letters, digits"),
+        (66, ("image", "withdraw", "stable", device, "9", "--reason", "x"), "its versions are 1"),
+        (66, ("channel", "redirect", "old", "gone"), "the channels are"),
+        (65, ("image", "expire", "stable", "--keep", "0"), "keep at least one"),
+        (2, ("image", "phase", "stable", device, "1", "101"), ""),
+    ):
+        refused = coreimage(workspace, *words)
+        assert refused.status == status, (words, refused.stderr.decode())
+        assert hint in refused.stderr.decode()
+        assert b"Traceback" not in refused.stderr
+    pool = workspace.channel_tree / "pool"
+    next(pool.glob("rootfs-*.tar.xz.asc")).unlink()
+    missing = coreimage(workspace, "image", "missing", "--json")
+    assert missing.status == 1
+    (found,) = json.loads(missing.stdout)
+    assert (found["problem"], found["path"].startswith("/pool/rootfs-")) == ("is missing", True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import ChannelSettings, Workspace
+from coreimage.config import Workspace
+from coreimage.feeds import ChannelSettings
 from coreimage.lib import run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent

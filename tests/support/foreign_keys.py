@@ -12,13 +12,13 @@ class ForeignGpg:
     """A gpg home of its own with whatever keys a test makes in it."""
 
     def __init__(self, home: Path) -> None:
-        self._home = home
+        self.home = home
 
     def gpg(self, *words: str | Path) -> bytes:
         """Run gpg with an agent that ends with it, and return what it wrote."""
-        home = ["--homedir", str(self._home)]
+        home = ["--homedir", str(self.home)]
         gpg = ["gpg", *home, "--batch", "--yes", "--passphrase", ""]
-        output = self._home / "output"
+        output = self.home / "output"
         try:
             # Into a file: an agent that gpg starts may keep a pipe open.
             with output.open("wb") as file:

@@ -200,6 +200,7 @@ def test_a_definition_with_every_kind_of_file(tiny: Ground, ground: Path) -> Non
     tiny.build(tiny.folder / "out", *words)
     assert sorted(path.name for path in (tiny.folder / "out").iterdir()) == [
         "livecd.tiny.build.json",
+        "livecd.tiny.cdx.json",
         "livecd.tiny.lock.json",
         "livecd.tiny.manifest",
         "livecd.tiny.rootfs.tar.gz",

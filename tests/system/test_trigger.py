@@ -138,6 +138,7 @@ def test_the_line_publishes_what_the_page_describes(published: tuple[Product, Pa
     assert place.parts[-4:-1] == ("ubuntu-core", "vivid", "daily-preinstalled")
     assert (place.parent / "pending").readlink() == Path(place.name)
     files = {
+        "vivid-preinstalled-core-amd64.cdx.json",
         "vivid-preinstalled-core-amd64.tar.gz",
         "vivid-preinstalled-core-amd64.device.tar.gz",
         "vivid-preinstalled-core-amd64.manifest",

@@ -51,7 +51,11 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("server.http_port = 0", "'server.http_port' is 0: value error, expected a port", ""),
         ("server.http_port = true", "'server.http_port' is True: value error, expected", ""),
         ("server.https_port = 'off'", "'server.https_port' is 'off': value error", ""),
-        ("channels.edge = { release = '13' }", "'channels.edge.project': field required", ""),
+        (
+            "channels.edge = { release = '13' }",
+            "'channels.edge': value error, without 'files', 'project' is required",
+            "",
+        ),
         ("channels = 7", "'channels' is 7: input should be a valid dictionary", ""),
         ("serve = [", "coreimage.toml: ", ""),
         ("serve.port = 1\nserve.port = 2", "coreimage.toml: ", ""),
@@ -64,6 +68,105 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, complaint: str, hint: str
     assert complaint in caught.value.message
     assert caught.value.hint == hint
     assert caught.value.exit_code == 78
+
+
+FILES = "channels.edge.files"
+SHOP = "generator = 'http', name = 'shop', url = 'https://x.example/shop.tar.gz'"
+
+
+@pytest.mark.parametrize(
+    ("feed", "complaint", "hint"),
+    [
+        (
+            "generator = 'cdimage-rotfs'",
+            f"'{FILES}.0.generator' is 'cdimage-rotfs', which there is not",
+            "did you mean 'cdimage-rootfs'?",
+        ),
+        ("name = 'x'", f"'{FILES}.0' has no 'generator'", "give it one of cdimage-custom, "),
+        (
+            "generator = 'cdimage-rootfs', serie = 'vivid'",
+            f"'{FILES}.0.serie' is not a key",
+            "did you mean 'series'?",
+        ),
+        (
+            "generator = 'keyring', keyring = 'image-mastr'",
+            f"'{FILES}.0.keyring' is 'image-mastr': input should be 'archive-master', ",
+            "",
+        ),
+        (f"{SHOP}, sha25 = ''", f"'{FILES}.0.sha25' is not a key", "did you mean 'sha256'?"),
+        (SHOP, f"'{FILES}.0': value error, give one reason to trust it", ""),
+        (f"{SHOP}, trust = 'tls', sha256 = '{'0' * 64}'", "give one reason to trust it", ""),
+        (f"{SHOP}, trust = 'yes'", f"'{FILES}.0.trust' is 'yes': input should be 'tls'", ""),
+        (
+            "generator = 'http', name = 'x', url = 'http://x.example/y', trust = 'tls'",
+            "'url' must begin with https://",
+            "",
+        ),
+        (
+            f"{SHOP}, sha256sums = 'https://x.example/S'",
+            "'keyring' belongs to 'sha256sums' or 'signature'",
+            "",
+        ),
+        (
+            f"{SHOP}, trust = 'tls', monitor = 'http://x.example/v'",
+            "'monitor' must begin with https://",
+            "",
+        ),
+        (
+            "generator = 'http', name = 'x', url = 'https://x.example/{verson}', trust = 'tls'",
+            "'{verson}' is not replaced here, only {version}",
+            "",
+        ),
+        ("generator = 'remote-system-image', server = 'x'", f"'{FILES}.0.archive_master': ", ""),
+        ("generator = 'cdimage-rootfs', file = 'a/b'", f"'{FILES}.0.file' is 'a/b': ", ""),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path: Path, feed: str, complaint: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"channels.edge.files = [{{ {feed} }}]")
+    assert complaint in caught.value.message
+    assert caught.value.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "complaint"),
+    [
+        (
+            "{ generator = 'version' }, { generator = 'keyring' }",
+            "the file of generator 'version' comes once, as the last one",
+        ),
+        (
+            "{ generator = 'keyring' }, { generator = 'keyring' }",
+            "two files of 'generic_amd64' are called 'keyring'",
+        ),
+        (
+            "{ generator = 'keyring', name = 'version' }",
+            "'version' is the name of the version file",
+        ),
+    ],
+)
+def test_files_that_do_not_go_together(tmp_path: Path, feeds: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(tmp_path, f"channels.edge.files = [{feeds}]")
+
+
+def test_a_device_has_its_own_files_and_those_of_all(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        [channels.edge]
+        devices = { a = "amd64", b = "armhf.b" }
+        [[channels.edge.files]]
+        generator = "keyring"
+        [[channels.edge.files]]
+        generator = "cdimage-custom"
+        devices = ["b"]
+        [[channels.edge.files]]
+        generator = "version"
+        """,
+    ).channels["edge"]
+    assert [each.prefix for each in settings.feeds("a")] == ["keyring"]
+    assert [each.prefix for each in settings.feeds("b")] == ["keyring", "custom"]
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

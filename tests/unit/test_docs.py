@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -14,12 +14,22 @@ from coreimage import errors
 from coreimage.cli import daily_preinstalled, device_flash, for_project, main
 from coreimage.config import (
     ArchiveSettings,
-    ChannelSettings,
     ExtraArchiveSettings,
     ScheduleSettings,
     Settings,
+    SigningSettings,
+)
+from coreimage.feeds import (
+    ChannelSettings,
+    FileFeed,
+    HttpFeed,
+    KeyringFeed,
+    PublishedFeed,
+    RemoteFeed,
+    SystemImageFeed,
 )
 from coreimage.rootfs.definition import Architecture, Definition, Device, Release
+from coreimage.systemimage.generators.table import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -133,6 +143,7 @@ def expected_settings() -> dict[str, Any]:
         "extra_archives": ("extra_archives.NAME.", ExtraArchiveSettings),
         "channels": ('channels."NAME".', ChannelSettings),
         "schedules": ("schedules.NAME.", ScheduleSettings),
+        "signing": ("signing.LEVEL.", SigningSettings),
     }
     found = dict(fields(Settings))
     for name, (prefix, model) in tables.items():
@@ -148,7 +159,7 @@ def shown(default: Any) -> str:
             return default or "none"
         case dict():
             inside = ", ".join(f'{key} = "{value}"' for key, value in default.items())
-            return f"`{{ {inside} }}`"
+            return f"`{{ {inside} }}`" if inside else "`{}`"
         case str():
             return f'`"{default}"`'
         case tuple() | list():
@@ -162,6 +173,28 @@ def shown(default: Any) -> str:
 def test_configuration_lists_every_setting_with_its_default() -> None:
     documented = {key: cells[0] for key, cells in rows("configuration.md").items()}
     assert documented == {key: shown(default) for key, default in expected_settings().items()}
+
+
+def test_every_key_of_every_generator_is_listed_with_its_default() -> None:
+    kinds: dict[str, type[BaseModel]] = {
+        "cdimage": PublishedFeed,
+        "http": HttpFeed,
+        "keyring": KeyringFeed,
+        "system-image": SystemImageFeed,
+        "remote-system-image": RemoteFeed,
+    }
+    common = dict(fields(FileFeed))
+    expected = dict(common)
+    for kind, model in kinds.items():
+        own = {key: each for key, each in fields(model) if common.get(key, ...) != each}
+        expected.update({f"{kind}.{key}": each for key, each in own.items() if key != "generator"})
+    documented = {key: cells[0] for key, cells in rows("channel-files.md").items()}
+    generators = get_args(PublishedFeed.model_fields["generator"].annotation)
+    assert set(GENERATORS) == set(generators)
+    for name in (*generators, *kinds, "version"):
+        documented.pop(name, None)
+    del documented["generator"]
+    assert documented == {key: shown(default) for key, default in expected.items()}
 
 
 def test_definition_lists_every_key_with_its_default() -> None:

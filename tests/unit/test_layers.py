@@ -14,13 +14,14 @@ from coreimage.lib import run
 
 ROOT = Path(coreimage.__file__).parent
 STAGES = ("farm", "rootfs", "publisher", "systemimage", "flasher", "boottest")
-BASE = ("errors", "model", "lib", "config")
+BASE = ("errors", "model", "lib", "feeds", "config")
 # What each room may import of ours, besides itself.
 OURS: Mapping[str, tuple[str, ...]] = {
     "errors": (),
     "model": ("errors",),
     "lib": ("errors", "model"),
-    "config": ("errors", "model", "lib"),
+    "feeds": ("errors", "model"),
+    "config": ("errors", "model", "lib", "feeds"),
     **dict.fromkeys(STAGES, BASE),
     "updater": ("errors", "model", "lib"),
     "checks": (*BASE, *STAGES),
@@ -34,14 +35,25 @@ OURS: Mapping[str, tuple[str, ...]] = {
 }
 # What each room may import of others; the standard library is everybody's.
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
+    "feeds": ("pydantic",),
     "config": ("pydantic",),
     "farm": ("cronsim", "sqlalchemy"),
-    "rootfs": ("debian", "deflate", "pydantic"),
+    "rootfs": ("cyclonedx", "debian", "deflate", "packageurl", "pydantic"),
     "flasher": ("pydantic", "yaml"),
     "web": ("starlette", "anyio", "jinja2", "markupsafe", "uvicorn"),
     "cli": ("typer", "rich", "uvicorn"),
 }
-HEAVY = ("pydantic", "sqlalchemy", "starlette", "yaml", "rich", "debian", "jinja2", "uvicorn")
+HEAVY = (
+    "cyclonedx",
+    "pydantic",
+    "sqlalchemy",
+    "starlette",
+    "yaml",
+    "rich",
+    "debian",
+    "jinja2",
+    "uvicorn",
+)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from coreimage import pipeline
-from coreimage.config import ChannelSettings, Settings, Workspace
-from coreimage.errors import DataError
+from coreimage.config import Settings, Workspace
+from coreimage.errors import DataError, NotFoundError
+from coreimage.feeds import ChannelSettings, PublishedFeed
 from coreimage.lib.progress import Silent
 
 PUBLISHED = "www/cdimage/debian-core/trixie/daily-preinstalled/20261123"
@@ -32,10 +33,29 @@ def test_a_channel_takes_series_and_product_from_its_definition(tmp_path: Path) 
     )
     workspace = Workspace(root=tmp_path, settings=Settings())
     settings = pipeline.channel_settings(workspace, "kiosk/13/edge")
-    source = pipeline.channel_source(workspace, settings)
-    assert (source.release.series, source.definition.product) == ("trixie", "kiosk")
+    found = [each for each in settings.files if isinstance(each, PublishedFeed)]
+    assert [(each.series, each.product) for each in found] == [("trixie", "kiosk")] * 2
 
 
 def test_a_channel_that_is_not_configured_needs_a_name_of_three_parts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'edge' is not configured"):
         pipeline.channel_settings(Workspace(root=tmp_path, settings=Settings()), "edge")
+
+
+@pytest.mark.parametrize("channel", ["edge", "debian-core/13/stable"])
+def test_an_architecture_that_no_device_has_is_refused_before_it_is_built(
+    tmp_path: Path, channel: str
+) -> None:
+    with pytest.raises(NotFoundError, match="has no device of architecture 'arm64'") as caught:
+        pipeline.run_road(
+            waiting_for_good(tmp_path),
+            project="debian-core",
+            release="13",
+            arch="arm64",
+            channel=channel,
+            force=False,
+            progress=Silent(),
+        )
+    line = 'devices = { generic_amd64 = "amd64", generic_arm64 = "arm64" }'
+    assert caught.value.hint.startswith(f"write {line} below [channels.")
+    assert not (tmp_path / "state").exists()

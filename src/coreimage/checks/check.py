@@ -7,9 +7,10 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Whether the road works with what was found."""
+    """Whether the road works with what was found; what is optional is for those who want it."""
 
     OK = "ok"
+    OPTIONAL = "optional"
     WARNING = "warning"
     MISSING = "missing"
 

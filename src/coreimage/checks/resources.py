@@ -9,11 +9,14 @@ from pathlib import Path
 from coreimage.boottest.accelerator import KVM_DEVICE, Probe, choose, probes
 from coreimage.boottest.machine import FLASH_FILES, FlashFiles
 from coreimage.checks.check import Check, Status
-from coreimage.errors import CoreImageError
+from coreimage.errors import CoreImageError, RightsError
+from coreimage.lib.arches import is_native, require_buildable
 
 WORKSPACE_SPACE = 3 * 10**9
 TEMPORARY_SPACE = 2 * 10**9
 MEMORY = 2 * 10**9
+# Those of the shipped definitions.
+_ARCHES = ("amd64", "arm64", "armhf", "i386")
 _OTHERS_MAY_PASS = 0o001
 _GRUB = Path("/usr/lib/grub")
 _GRUB_PACKAGES = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin"}
@@ -52,6 +55,26 @@ def _check_file(name: str, candidates: Sequence[Path], package: str) -> Check:
         mend=f"install the package {package}",
         packages=(package,),
     )
+
+
+def check_foreign_arches(host: str) -> list[Check]:
+    """Return which other architectures can be built here: nobody needs one, so none is missing."""
+    return [_check_arch(arch, host) for arch in _ARCHES if arch != host]
+
+
+def _check_arch(arch: str, host: str) -> Check:
+    name = f"builds of {arch}"
+    try:
+        require_buildable(arch, host=host)
+    except RightsError as error:
+        return Check(
+            name=name,
+            status=Status.OPTIONAL,
+            found=error.message,
+            mend=error.hint,
+        )
+    found = "by the processor" if is_native(arch, host=host) else "by qemu-user"
+    return Check(name=name, status=Status.OK, found=found)
 
 
 def check_accelerators() -> list[Check]:

@@ -1,4 +1,4 @@
-"""`coreimage build`: ask for root filesystem builds, watch them, end them."""
+"""`coreimage build`: ask for root filesystem builds, carry them out, watch them, end them."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from coreimage.cli.console import JsonOption, WorkspaceOption
 from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import LABELS, Build, BuildResult, BuildStatus, status_of_label
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build root filesystems and look at builds.", no_args_is_help=True)
 
 BuildArgument = Annotated[int, typer.Argument(metavar="ID", help="The build's number.")]
+PriorityOption = Annotated[int, typer.Option(help="Builds of higher priority begin first.")]
 
 # What could steer a terminal, and has no place in a log.
 _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
@@ -37,27 +38,31 @@ def request(
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the build's number and return at once.")
     ] = False,
+    queued: Annotated[
+        bool, typer.Option("--queue", help="Leave the build to 'coreimage build run'.")
+    ] = False,
+    priority: PriorityOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a root filesystem and wait for it.
 
+    With --detach it is built in the background, with --queue when it is its turn. Which build is
+    first in the queue is decided by priority, then by age.
+
     Example: coreimage build request debian-core --release 13 --arch amd64
     """
-    from coreimage.farm import queue
+    from coreimage import pipeline
     from coreimage.farm.folder import folder_of
     from coreimage.rootfs.definition import definition_places, select
 
     space = load_space(workspace)
     places = definition_places(space.root)
     selection = select(project, release, arch or host_arch(), places)
-    (build,) = queue.request(
-        space,
-        project=selection.definition.name,
-        release=selection.release_name,
-        series=selection.release.series,
-        arches=[selection.arch],
-    )
+    (build,) = pipeline.request_builds(space, [selection], priority=priority)
+    if queued:
+        console.print_json(_fields(build)) if as_json else print(build.id)
+        return
     if detach:
         _start_detached(space, build)
         console.print_json(_fields(build)) if as_json else print(build.id)
@@ -66,7 +71,7 @@ def request(
     if as_json:
         console.print_json(_fields(build))
         return
-    print(f"build {build.id}: {build.state} in {_duration(build)}")
+    print(f"build {build.id}: {build.label} in {_duration(build)}")
     for name in build.artifacts:
         print(folder_of(space, build.id).artifacts / name)
 
@@ -104,7 +109,7 @@ def _wait_for(workspace: "Workspace", build: Build) -> Build:
     except (KeyboardInterrupt, TerminatedError):
         # Before the build has begun there is nobody else who would end it.
         with suppress(CoreImageError):
-            queue.cancel(workspace, build.id)
+            queue.ask_abort(workspace, build.id)
         raise
     finally:
         watch.clear()
@@ -113,8 +118,13 @@ def _wait_for(workspace: "Workspace", build: Build) -> Build:
 @app.command("list")
 def list_(
     *,
+    status: Annotated[BuildStatus | None, typer.Option(help="Only builds that are so far.")] = None,
+    result: Annotated[
+        BuildResult | None, typer.Option(help="Only builds with this result.")
+    ] = None,
     state: Annotated[
-        str | None, typer.Option(help="Only builds of this state, such as 'Failed to build'.")
+        str | None,
+        typer.Option(help="Status and result in Launchpad's words, such as 'Failed to build'."),
     ] = None,
     project: Annotated[str | None, typer.Option(help="Only builds of this project.")] = None,
     release: Annotated[str | None, typer.Option(help="Only builds of this release.")] = None,
@@ -125,16 +135,21 @@ def list_(
 ) -> None:
     """List builds, the newest first.
 
-    Example: coreimage build list --state "Failed to build"
+    Example: coreimage build list --result failure
     """
     from coreimage.farm import queue
 
+    statuses, results = [status] if status else [], [result] if result else []
+    if state is not None:
+        status, result = parse_state(state)
+        statuses, results = [status], [result] if result else []
     builds = queue.list_builds(
         load_space(workspace),
         project=project,
         release=release,
         arch=arch,
-        states=[] if state is None else [parse_state(state)],
+        statuses=statuses,
+        results=results,
         limit=limit,
     )
     if as_json:
@@ -142,7 +157,17 @@ def list_(
         return
     console.print_table(
         "Builds",
-        ["build", "project", "release", "arch", "version", "state", "requested", "took"],
+        [
+            "build",
+            "project",
+            "release",
+            "arch",
+            "version",
+            "priority",
+            "state",
+            "requested",
+            "took",
+        ],
         [_row(build) for build in builds],
     )
 
@@ -164,24 +189,33 @@ def show(
         console.print_json(_fields(build))
         return
     folder = folder_of(space, build_id)
+    asked = build.request
     lines = {
-        **dict(
-            zip(
-                ("build", "project", "release", "arch", "version", "state"),
-                _row(build),
-                strict=False,
-            )
-        ),
+        "build": str(build.id),
+        "project": asked.project,
+        "release": asked.release,
+        "arch": asked.arch,
+        "version": asked.version,
+        "status": build.status.value,
+        "result": build.result.value if build.result else "",
+        "state": build.label,
+        "priority": str(build.priority),
         "message": build.message,
         "requested": _time(build.created_at),
+        "worker": build.worker,
+        "not before": _time(build.not_before) if build.not_before else "",
         "took": _duration(build),
-        "log": str(folder.log) if folder.log.exists() else "",
+        "log": str(folder.log if folder.log.exists() else folder.packed_log or ""),
     }
     for name, value in lines.items():
         if value:
-            print(f"{name + ':':<11}{value}")
+            print(f"{name + ':':<12}{value}")
+    for each in build.attempts:
+        came = each.result.value if each.result else "aborted"
+        words = [f"{each.number} by {each.worker}", came, each.message]
+        print(f"{'attempt:':<12}{', '.join(filter(None, words))}")
     for name in build.artifacts:
-        print(f"{'artifact:':<11}{folder.artifacts / name}")
+        print(f"{'artifact:':<12}{folder.artifacts / name}")
 
 
 @app.command()
@@ -211,31 +245,112 @@ def log(
 
 
 @app.command()
-def cancel(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None:
-    """End a build that waits or runs.
+def abort(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None:
+    """End a build that waits or runs, with all its processes.
 
-    Example: coreimage build cancel 7
+    Example: coreimage build abort 7
     """
     from coreimage.farm import queue
 
-    build = queue.cancel(load_space(workspace), build_id)
-    print(f"build {build.id}: {build.state}")
+    build = queue.abort(load_space(workspace), build_id)
+    print(f"build {build.id}: {build.label}")
 
 
-def parse_state(text: str) -> BuildState:
-    """Return a state from its words or its short name, in any case; raises UsageError."""
+app.command("cancel", hidden=True)(abort)
+
+
+@app.command()
+def retry(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None:
+    """Put a build that failed or was aborted back into the queue.
+
+    Example: coreimage build retry 7
+    """
+    from coreimage import pipeline
+
+    build = pipeline.retry_build(load_space(workspace), build_id)
+    print(f"build {build.id}: {build.label}")
+
+
+@app.command()
+def prioritise(
+    build_id: BuildArgument,
+    priority: Annotated[int, typer.Argument(help="Higher ones begin first; 0 is usual.")],
+    *,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Change the priority of a build that waits in the queue.
+
+    Example: coreimage build prioritise 7 10
+    """
+    from coreimage.farm import queue
+
+    build = queue.prioritise(load_space(workspace), build_id, priority)
+    print(f"build {build.id}: priority {build.priority}")
+
+
+@app.command("run")
+def run_(
+    *,
+    parallel: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many builds at once; by default as coreimage.toml says."),
+    ] = None,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="Return when nothing waits any more.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Carry out builds that wait in the queue, until interrupted.
+
+    Takes the builds of the highest priority first, of these the oldest, for architectures whose
+    programs run on this machine. A build that its machine fails, or whose runner was killed, is
+    tried again, as often as coreimage.toml allows. When this command is interrupted, what it was
+    building goes back into the queue. Prints a line for each build that is over.
+
+    Example: coreimage build run --until-idle
+    """
+    from contextlib import closing
+
+    from coreimage.farm import executor
+    from coreimage.farm.voice import Voice
+    from coreimage.lib.arches import buildable, known_arches
+
+    space = load_space(workspace)
+    watch = Watch()
+
+    def voice_of(build: Build) -> Voice:
+        asked = build.request
+        prefix = f"{build.id} {asked.project} {asked.arch}: "
+        return Voice(progress=watch, echo=watch.line, prefix=prefix)
+
+    runner = executor.run_queue(
+        space,
+        arches=buildable(known_arches(), host=host_arch()),
+        parallel=parallel or space.settings.farm.parallel,
+        command=executor.rootfs_argv,
+        voice_of=voice_of,
+        until_idle=until_idle,
+    )
+    with closing(runner) as ended:
+        for build in ended:
+            watch.clear()
+            print(*_row(build), sep="\t", flush=True)
+
+
+def parse_state(text: str) -> tuple[BuildStatus, BuildResult | None]:
+    """Return status and result from Launchpad's words, in any case; raises UsageError."""
     wanted = text.strip().casefold()
-    for state in BuildState:
-        if wanted in (state.value.casefold(), state.name.casefold().replace("_", " ")):
-            return state
+    for label in LABELS:
+        if wanted == label.casefold():
+            return status_of_label(label)
     raise UsageError(
         f"there is no build state '{text}'",
-        hint="the states are " + ", ".join(f"'{state}'" for state in BuildState),
+        hint="the states are " + ", ".join(f"'{label}'" for label in LABELS),
     )
 
 
 def _fields(build: Build) -> Any:
-    return json.loads(build.to_json())
+    return {**json.loads(build.to_json()), "state": build.label}
 
 
 def _row(build: Build) -> list[str]:
@@ -246,7 +361,8 @@ def _row(build: Build) -> list[str]:
         asked.release,
         asked.arch,
         asked.version,
-        build.state.value,
+        str(build.priority),
+        build.label,
         _time(build.created_at),
         _duration(build),
     ]

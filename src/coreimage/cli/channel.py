@@ -1,22 +1,44 @@
-"""The command `coreimage channel`: channels and their devices."""
+"""The command `coreimage channel`: channels, which ones follow others, and their devices."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_changes,
+    print_json,
+    print_table,
+)
+from coreimage.cli.mirror import mirror
 from coreimage.cli.space import load_space
 
-app = typer.Typer(help="Create, list and show channels.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from coreimage.model.channels import Channel
+
+app = typer.Typer(help="Make channels, and say which ones follow others.", no_args_is_help=True)
+app.command()(mirror)
 
 NameArgument = Annotated[str, typer.Argument(help="The channel, for example debian-core/13/edge.")]
+TargetArgument = Annotated[str, typer.Argument(help="The channel that it is to follow.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Only this device, for example generic_amd64.")
+]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @app.command()
 def create(
     name: NameArgument,
     hidden: Annotated[bool, typer.Option("--hidden", help="Do not list it to people.")] = False,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Create a channel without devices; importing an image adds the device.
@@ -25,15 +47,273 @@ def create(
     """
     from coreimage.systemimage import channels
 
-    place, now = load_space(workspace), datetime.now(UTC)
-    channels.create_channel(place, name, now=now, hidden=hidden)
-    print(f"created channel '{name}'")
+    place = load_space(workspace)
+    channels.create_channel(place, name, now=_now(), hidden=hidden, dry_run=dry_run)
+    print(f"{'would create' if dry_run else 'created'} channel '{name}'")
     if name not in place.settings.channels:
         typer.echo(
             f"hint: add [channels.\"{name}\"] with 'project' and 'release' to coreimage.toml, "
             "so that images can be imported into it",
             err=True,
         )
+
+
+@app.command()
+def remove(
+    name: NameArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Remove aliases and redirects of it, too.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove a channel; its files stay for the grace time.
+
+    Refused while other channels follow it, unless --force is given. The numbers of its images are
+    not used again, should a channel of this name be made later.
+
+    Example: coreimage channel remove debian-core/13/edge
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.remove_channel(
+        load_space(workspace), name, now=_now(), force=force, dry_run=dry_run
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def rename(
+    old: NameArgument,
+    new: Annotated[str, typer.Argument(help="Its new name.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Let the channels that follow it follow the new name.")
+    ] = False,
+    keep_redirect: Annotated[
+        bool, typer.Option("--keep-redirect", help="Leave a hidden redirect under the old name.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give a channel another name.
+
+    Devices look for the old one: with --keep-redirect they find the images of the new one, and
+    move to it with the next update. Refused while other channels follow it, unless --force is
+    given; devices of its aliases then take a full image.
+
+    Example: coreimage channel rename debian-core/13/edge debian-core/13/daily --keep-redirect
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.rename_channel(
+        load_space(workspace),
+        old,
+        new,
+        now=_now(),
+        force=force,
+        keep_redirect=keep_redirect,
+        dry_run=dry_run,
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def hide(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Do not list a channel to people any more; devices find it all the same.
+
+    Example: coreimage channel hide debian-core/13/edge
+    """
+    _set_hidden(name, hidden=True, dry_run=dry_run, workspace=workspace, json=json)
+
+
+@app.command()
+def unhide(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List a hidden channel to people again.
+
+    Example: coreimage channel unhide debian-core/13/edge
+    """
+    _set_hidden(name, hidden=False, dry_run=dry_run, workspace=workspace, json=json)
+
+
+def _set_hidden(
+    name: str, *, hidden: bool, dry_run: bool, workspace: WorkspaceOption, json: bool
+) -> None:
+    from coreimage.systemimage import channels
+
+    changed = channels.set_hidden(
+        load_space(workspace), name, hidden=hidden, now=_now(), dry_run=dry_run
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def alias(
+    name: NameArgument,
+    target: TargetArgument,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Give up its own images, or devices that the target lacks."),
+    ] = False,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="Let devices go back to lower numbers.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a channel, new or old, follow another one with all its devices and images.
+
+    It is there all the time, also while it is changed to another target; devices then take a full
+    image. When the target gets an image, the alias has it in the same step.
+
+    Example: coreimage channel alias stable debian-core/13/edge
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.set_alias(
+        load_space(workspace),
+        name,
+        target,
+        now=_now(),
+        force=force,
+        allow_downgrade=allow_downgrade,
+        dry_run=dry_run,
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def unalias(
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let an alias keep the images that it has as its own, and follow no other channel.
+
+    Example: coreimage channel unalias stable
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.unset_alias(load_space(workspace), name, now=_now(), dry_run=dry_run)
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def redirect(
+    name: NameArgument,
+    target: TargetArgument,
+    device: DeviceOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Give up the images that it has of its own.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send the devices of a channel, new or old, to another channel, or only one device.
+
+    They get the other channel's images as they are, and so move to that channel.
+
+    Example: coreimage channel redirect old-name debian-core/13/edge --device generic_amd64
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.set_redirect(
+        load_space(workspace),
+        name,
+        target,
+        now=_now(),
+        device=device,
+        force=force,
+        dry_run=dry_run,
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def unredirect(
+    name: NameArgument,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """End the redirect of a channel, or of one device; it has no images until the next import.
+
+    Example: coreimage channel unredirect old-name
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.unset_redirect(
+        load_space(workspace), name, now=_now(), device=device, dry_run=dry_run
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def keyring(
+    name: NameArgument,
+    device: Annotated[str, typer.Argument(help="The device, for example generic_amd64.")],
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take its keyring away instead.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give a device of a channel the device-signing keyring, which then signs its index.
+
+    Old clients go on to trust a keyring that they have once seen, also after --remove.
+
+    Example: coreimage channel keyring debian-core/13/edge generic_amd64
+    """
+    from coreimage.systemimage import channels
+
+    changed = channels.set_device_keyring(
+        load_space(workspace), name, device, now=_now(), remove=remove, dry_run=dry_run
+    )
+    print_changes(changed, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def refresh(
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when more than half the time is left.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Sign channels.json anew, with a new expiry, when less than half its time is left.
+
+    'coreimage pipeline' does this by itself. The time is tree.expiry_days of coreimage.toml.
+
+    Example: coreimage channel refresh
+    """
+    from coreimage.systemimage import channels, tree
+
+    place = load_space(workspace)
+    refreshed = channels.refresh(place, now=_now(), force=force, dry_run=dry_run)
+    expires = tree.read_channels(place).expires
+    until = None if expires is None else datetime.fromtimestamp(expires, UTC).isoformat()
+    if json:
+        print_json({"refreshed": refreshed, "dry_run": dry_run, "expires": until})
+        return
+    done = "would be signed anew" if dry_run else "was signed anew"
+    print(f"channels.json {done if refreshed else 'is fresh'}; it is valid until {until or '?'}")
 
 
 @app.command(name="list")
@@ -44,30 +324,41 @@ def list_channels(workspace: WorkspaceOption = None, json: JsonOption = False) -
     """
     from coreimage.systemimage import tree
 
-    place = load_space(workspace)
-    found = tree.read_channels(place).channels
+    found = tree.read_channels(load_space(workspace)).channels
     if json:
-        print_json(
-            [
-                {
-                    "name": name,
-                    "devices": sorted(each.devices),
-                    "hidden": each.hidden,
-                    "alias": each.alias,
-                }
-                for name, each in sorted(found.items())
-            ]
-        )
+        print_json([_fields(name, each) for name, each in sorted(found.items())])
         return
     rows = [
-        [
-            name + (f" (alias of {each.alias})" if each.alias else ""),
-            ", ".join(sorted(each.devices)) or "-",
-            "hidden" if each.hidden else "",
-        ]
+        [name, ", ".join(_device_names(each)) or "-", ", ".join(_notes(each))]
         for name, each in sorted(found.items())
     ]
     print_table("Channels", ["channel", "devices", ""], rows)
+
+
+def _fields(name: str, channel: "Channel") -> dict[str, Any]:
+    return {
+        "name": name,
+        "devices": sorted(channel.devices),
+        "hidden": channel.hidden,
+        "alias": channel.alias,
+        "redirect": channel.redirect,
+    }
+
+
+def _device_names(channel: "Channel") -> list[str]:
+    return [
+        name if device.redirect is None or channel.redirect else f"{name} (of {device.redirect})"
+        for name, device in sorted(channel.devices.items())
+    ]
+
+
+def _notes(channel: "Channel") -> Sequence[str]:
+    notes = {
+        f"alias of {channel.alias}": channel.alias,
+        f"redirect to {channel.redirect}": channel.redirect,
+        "hidden": channel.hidden,
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 @app.command()
@@ -85,29 +376,30 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, json: JsonOption
         for device in sorted(channel.devices)
     }
     if json:
-        print_json(
-            {
-                "name": name,
-                "hidden": channel.hidden,
-                "alias": channel.alias,
-                "devices": {
-                    device: {
-                        "index": channel.devices[device].index,
-                        "keyring": channel.devices[device].keyring,
-                        "version": image.version if image else None,
-                    }
-                    for device, image in newest.items()
-                },
+        devices = {
+            device: {
+                "index": channel.devices[device].index,
+                "keyring": channel.devices[device].keyring,
+                "redirect": channel.devices[device].redirect,
+                "version": image.version if image else None,
+                "phased_percentage": image.percentage if image else None,
+                "withdrawn": image.withdrawn if image else None,
             }
-        )
+            for device, image in newest.items()
+        }
+        print_json({**_fields(name, channel), "devices": devices})
         return
     rows = [
         [
-            device,
+            label,
             str(image.version) if image else "-",
+            f"{image.percentage} %" if image else "",
             image.description if image else "",
+            "own" if channel.devices[device].keyring else "",
             channel.devices[device].index,
         ]
-        for device, image in newest.items()
+        for label, (device, image) in zip(_device_names(channel), newest.items(), strict=True)
     ]
-    print_table(f"Channel {name}", ["device", "newest", "description", "index"], rows)
+    title = f"Channel {name}" + "".join(f", {note}" for note in _notes(channel))
+    columns = ["device", "newest", "offered to", "description", "keyring", "index"]
+    print_table(title, columns, rows)

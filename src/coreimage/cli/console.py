@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -121,6 +121,18 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=4, default=str))
 
 
+def print_changes(channels: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
+    """Print which channels a command has changed, or would change."""
+    if as_json:
+        print_json({"changed": list(channels), "dry_run": dry_run})
+        return
+    names = ", ".join(f"'{name}'" for name in channels)
+    if not channels:
+        print("nothing to change")
+    else:
+        print(f"{'would change' if dry_run else 'changed'} {names}")
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a result for people; plain columns when stdout is no terminal."""
     from rich.console import Console
@@ -136,6 +148,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(_escaped(cell) for cell in row))
     Console().print(table)
+
+
+def print_section(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print one of several tables of a result, with its title also where columns are plain."""
+    print()
+    if not sys.stdout.isatty():
+        print(title)
+    print_table(title, columns, rows)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

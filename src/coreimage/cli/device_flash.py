@@ -16,7 +16,7 @@ app = typer.Typer(
 )
 app.command()(flash.core)
 app.command()(flash.query)
-_ASKING = ("revision", "server", "tls_skip_verify")
+_ASKING = ("revision", "server", "tls_skip_verify", "allow_unfresh")
 
 
 @app.callback()
@@ -27,6 +27,7 @@ def _options(
     download_only: flash.DownloadOnlyOption = False,
     clean_cache: flash.CleanCacheOption = False,
     tls_skip_verify: flash.TlsOption = False,
+    allow_unfresh: flash.UnfreshOption = False,
     verbose: flash.VerboseOption = False,
 ) -> None:
     given = {
@@ -35,6 +36,7 @@ def _options(
         "download_only": download_only,
         "clean_cache": clean_cache,
         "tls_skip_verify": tls_skip_verify,
+        "allow_unfresh": allow_unfresh,
         "verbose": verbose,
     }
     # What stands before the command is what the command takes where it says nothing itself.

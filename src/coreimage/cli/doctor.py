@@ -7,6 +7,7 @@ import typer
 
 from coreimage.checks.check import Check, Status, install_command, road_works
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table
+from coreimage.cli.space import host_arch
 from coreimage.errors import NotFoundError, RightsError
 
 
@@ -18,12 +19,13 @@ def doctor(*, workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
       coreimage doctor
       coreimage doctor --json
 
-    Exit code 0 when everything needed is there (there may be warnings), 77 when something is
+    Exit code 0 when everything needed is there (there may be warnings, and builds of other
+    architectures are optional), 77 when something is
     missing. The last line is the command that installs the missing packages.
     """  # noqa: D301  \b keeps the lines of the examples apart
     from coreimage.checks.machine import examine
 
-    checks = examine(_place(workspace))
+    checks = examine(_place(workspace), host=host_arch())
     install = install_command(checks, as_root=os.geteuid() == 0)
     works = road_works(checks)
     if as_json:

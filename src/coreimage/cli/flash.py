@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coreimage.config import Workspace
     from coreimage.flasher.flash import FlashJob, Place
     from coreimage.flasher.provision import Access
+    from coreimage.flasher.server import Server
     from coreimage.lib.progress import Progress
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
@@ -51,6 +52,14 @@ ArchiveMasterOption = Annotated[
     typer.Option(
         help="The keyring tarball that everything is verified with; by default the workspace's.",
         show_default=False,
+    ),
+]
+UnfreshOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unfresh",
+        help="Accept a server that does not say how fresh it is, such as an original one: it may"
+        " then show old images for ever.",
     ),
 ]
 DownloadOnlyOption = Annotated[
@@ -102,6 +111,7 @@ def core(
     download_only: DownloadOnlyOption = False,
     clean_cache: CleanCacheOption = False,
     tls_skip_verify: TlsOption = False,
+    allow_unfresh: UnfreshOption = False,
     archive_master: ArchiveMasterOption = None,
     workspace: WorkspaceOption = None,
     verbose: VerboseOption = False,
@@ -120,7 +130,12 @@ def core(
     home = _workspace(workspace, needed=server is None or archive_master is None)
     target = output or Path(f"core-{release}-{channel.rsplit('/', 1)[-1]}.img".replace("/", "-"))
     place = _place(
-        home, server, archive_master, scratch=target.parent, verify_tls=not tls_skip_verify
+        home,
+        server,
+        archive_master,
+        scratch=target.parent,
+        verify_tls=not tls_skip_verify,
+        allow_unfresh=allow_unfresh,
     )
     if clean_cache:
         _clean_cache(place, report)
@@ -141,6 +156,7 @@ def core(
             download_only=download_only,
         )
         job = stack.enter_context(planned(options, place, progress=report, now=datetime.now(UTC)))
+        _warn_unfresh(job.server, report)
         if verbose and not dry_run:
             for line in summary.plan_lines(job.plan):
                 report.note(line)
@@ -195,6 +211,7 @@ def query(
     revision: RevisionOption = None,
     server: ServerOption = None,
     tls_skip_verify: TlsOption = False,
+    allow_unfresh: UnfreshOption = False,
     archive_master: ArchiveMasterOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -211,8 +228,16 @@ def query(
     if channel is None and not list_channels:
         raise UsageError("this needs a channel", hint="name one with --channel NAME")
     home = _workspace(workspace, needed=server is None or archive_master is None)
-    place = _place(home, server, archive_master, scratch=None, verify_tls=not tls_skip_verify)
+    place = _place(
+        home,
+        server,
+        archive_master,
+        scratch=None,
+        verify_tls=not tls_skip_verify,
+        allow_unfresh=allow_unfresh,
+    )
     with connected(place, now=datetime.now(UTC)) as (found, _):
+        _warn_unfresh(found, progress())
         if list_channels:
             answer = questions.list_channels(found.channels, device)
         elif list_images:
@@ -249,8 +274,10 @@ def _place(
     *,
     scratch: Path | None,
     verify_tls: bool,
+    allow_unfresh: bool,
 ) -> "Place":
     from coreimage.flasher.flash import Place
+    from coreimage.lib.memory import default_directory
 
     pinned = archive_master or (home.archive_master if home else None)
     if pinned is None or not pinned.is_file():
@@ -265,7 +292,18 @@ def _place(
         cache=cache / "downloads",
         scratch=cache / "flash" if home or scratch is None else scratch,
         verify_tls=verify_tls,
+        # Each copy of a workspace has a history of its own.
+        memory=home.state / "trust" if home and archive_master is None else default_directory(),
+        allow_unfresh=allow_unfresh,
     )
+
+
+def _warn_unfresh(server: "Server", report: "Progress") -> None:
+    if server.unfresh:
+        report.note(
+            f"WARNING: '{server.source.name}' does not say how fresh its channels are. What it "
+            "offers is signed, but may be old: known holes may be open in it."
+        )
 
 
 def _clean_cache(place: "Place", report: "Progress") -> None:

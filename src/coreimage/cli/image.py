@@ -11,7 +11,10 @@ from coreimage.cli.space import load_space
 if TYPE_CHECKING:
     from coreimage.model.index import Image
 
-app = typer.Typer(help="List, show and import the images of a channel.", no_args_is_help=True)
+app = typer.Typer(
+    help="The images of a channel: import, offer, promote and withdraw them, and keep house.",
+    no_args_is_help=True,
+)
 
 ChannelArgument = Annotated[
     str, typer.Argument(help="The channel, for example debian-core/13/edge.")
@@ -43,11 +46,12 @@ def list_images(
             image.type.value,
             "" if image.base is None else str(image.base),
             f"{image.size / 1e6:.1f} MB",
+            _offer(image),
             image.version_detail,
         ]
         for image in images
     ]
-    columns = ["version", "type", "base", "size", "made of"]
+    columns = ["version", "type", "base", "size", "offered to", "made of"]
     print_table(f"Images of {device} in {channel}", columns, rows)
 
 
@@ -72,7 +76,8 @@ def show(
     if json:
         print_json(_fields(image))
         return
-    print(f"version {image.version}: {image.description}\n{image.version_detail}\n")
+    print(f"version {image.version}: {image.description}\n{image.version_detail}")
+    print(f"offered to: {_offer(image)}\n")
     rows = [
         [str(file.order), file.path, f"{file.size / 1e6:.1f} MB", file.checksum]
         for file in image.files
@@ -102,28 +107,22 @@ def import_(
     Example: coreimage image import debian-core/13/edge generic_amd64
     """
     from coreimage.errors import NotFoundError
-    from coreimage.pipeline import channel_source
+    from coreimage.pipeline import channel_settings
     from coreimage.systemimage import importer
 
     place, now = load_space(workspace), datetime.now(UTC)
-    settings = place.settings.channels.get(channel)
-    if settings is None:
+    if channel not in place.settings.channels:
         known = ", ".join(f"'{name}'" for name in sorted(place.settings.channels))
         raise NotFoundError(
             f"coreimage.toml does not say what channel '{channel}' is fed from",
             hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
         )
-    if series is None or product is None:
-        source = channel_source(place, settings)
-        series = series or source.release.series
-        product = product or source.definition.product
+    settings = channel_settings(place, channel, series=series, product=product)
     result = importer.import_image(
         place,
         channel=channel,
         device=device,
         settings=settings,
-        series=series,
-        product=product,
         progress=progress(),
         now=now,
     )
@@ -142,7 +141,13 @@ def _fields(image: "Image") -> dict[str, Any]:
         "base": image.base,
         "size": image.size,
         "description": image.description,
+        "translations": dict(image.translations),
         "version_detail": image.version_detail,
+        "phased_percentage": image.percentage,
+        "minversion": image.minversion,
+        "bootme": image.bootme,
+        "withdrawn": image.withdrawn,
+        "tags": list(image.tags),
         "files": [
             {
                 "order": file.order,
@@ -155,3 +160,13 @@ def _fields(image: "Image") -> dict[str, Any]:
         ],
         **image.extra,
     }
+
+
+def _offer(image: "Image") -> str:
+    """Return in a few words who is offered an image."""
+    if image.withdrawn is not None:
+        return f"nobody: {image.withdrawn}"
+    words = [f"{image.percentage} %" if image.phased_percentage is not None else "all"]
+    if image.minversion:
+        words.append(f"from build {image.minversion}")
+    return ", ".join(words)

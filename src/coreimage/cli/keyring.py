@@ -1,19 +1,54 @@
 """The command `coreimage keyring`: the server's keys."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    progress,
+)
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
+    from coreimage.config import Workspace
+    from coreimage.model.keyring import KeyringType
+    from coreimage.systemimage.keychange import Change
     from coreimage.systemimage.keyrings import KeyringStatus
 
 app = typer.Typer(
-    help="Make, renew and show the keys that sign channels and images.", no_args_is_help=True
+    help="Make, rotate, revoke and show the keys that sign channels and images.\n\n"
+    "A key that is needed may be offline: --prepare DIR writes what must be signed and a script "
+    "with plain gpg lines for the machine that has it; --finish DIR verifies the signatures that "
+    "come back, and publishes.",
+    no_args_is_help=True,
 )
+
+LevelArgument = Annotated[str, typer.Argument(help="The keyring, for example image-signing.")]
+PrepareOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write what must be signed elsewhere to this new folder, and publish nothing yet.",
+        show_default=False,
+    ),
+]
+FinishOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Publish what was prepared, with the signatures of this folder.", show_default=False
+    ),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Also when published files are signed by the key."),
+]
 
 
 @app.command()
@@ -34,6 +69,158 @@ def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
         return
     print(f"published: {', '.join(published)}" if published else "all keyrings are up to date")
     print(f"clients start from '{place.archive_master}'")
+
+
+@app.command()
+def rotate(
+    level: Annotated[str, typer.Argument(help="The keyring, for example image-signing.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="The public half of the next key, when it was made elsewhere.", show_default=False
+        ),
+    ] = None,
+    prepare: PrepareOption = None,
+    finish: FinishOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Introduce a new key of a level beside the old one, and let it sign from now on.
+
+    What the old key has signed stays valid until that is retired or revoked. A new archive-master
+    signs only when the old one is retired, so that devices can get it first.
+
+    \b
+    Examples:
+      coreimage keyring rotate image-signing
+      coreimage keyring rotate image-master --key new.asc --prepare /media/usb/rotation
+      coreimage keyring rotate image-master --finish /media/usb/rotation
+    """  # noqa: D301  \b keeps the lines of the examples apart
+    from coreimage.systemimage import rotation
+
+    place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
+    if dry_run:
+        print("\n".join(rotation.outline(place, kind)))
+        return
+
+    def make() -> "Change":
+        if key is not None:
+            rotation.adopt(place, kind, key)
+        return rotation.rotate(place, kind, now=now)
+
+    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json)
+
+
+@app.command()
+def retire(
+    level: LevelArgument,
+    key: Annotated[
+        str, typer.Argument(help="The key; by default the oldest.", show_default=False)
+    ] = "",
+    force: ForceOption = False,
+    prepare: PrepareOption = None,
+    finish: FinishOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Take an old key out of its keyring, when nothing published is signed by it any more.
+
+    Example: coreimage keyring retire image-signing
+    """
+    from coreimage.systemimage import rotation
+
+    place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
+
+    def make() -> "Change":
+        return rotation.retire(place, kind, key, force=force, now=now)
+
+    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+
+
+@app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's fingerprint, or its last 16 digits.")],
+    force: ForceOption = False,
+    prepare: PrepareOption = None,
+    finish: FinishOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Put a key on the blacklist, for good: clients refuse whatever it has signed.
+
+    A key that signs now is rotated first, and everything signed again.
+
+    Example: coreimage keyring revoke 0123456789ABCDEF
+    """
+    from coreimage.systemimage import rotation
+
+    place, now = load_space(workspace), datetime.now(UTC)
+
+    def make() -> "Change":
+        return rotation.revoke(place, key, force=force, now=now)
+
+    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+
+
+@app.command()
+def publish(
+    levels: Annotated[
+        list[str] | None, typer.Argument(help="The keyrings; by default all.", show_default=False)
+    ] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            help="How long they may be used; by default as always for their level.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    prepare: PrepareOption = None,
+    finish: FinishOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Publish keyrings again, with the keys there are and a new time of expiry.
+
+    Example: coreimage keyring publish image-signing --days 365
+    """
+    from coreimage.model.keyring import KeyringType
+    from coreimage.systemimage import rotation
+
+    place, now = load_space(workspace), datetime.now(UTC)
+    kinds = [_level(each) for each in levels or []] or list(KeyringType)
+    lifetime = None if days is None else timedelta(days=days)
+
+    def make() -> "Change":
+        return rotation.renew(place, kinds, lifetime=lifetime, now=now)
+
+    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+
+
+@app.command()
+def adopt(
+    level: LevelArgument,
+    file: Annotated[Path, typer.Argument(help="The public key, from 'gpg --export'.")],
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take the public half of a key that was made elsewhere, before 'keyring generate'.
+
+    Example: coreimage keyring adopt archive-master archive-master.asc
+    """
+    from coreimage.systemimage import keyrings, rotation
+
+    place, kind = load_space(workspace), _level(level)
+    with keyrings.locked(place, "keyring adopt"):
+        fingerprint = rotation.adopt(place, kind, file)
+    if json:
+        print_json({"level": kind, "fingerprint": fingerprint})
+    else:
+        print(f"{kind}: {fingerprint}")
 
 
 @app.command(name="list")
@@ -62,11 +249,7 @@ def list_keyrings(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
 
 @app.command()
-def show(
-    level: Annotated[str, typer.Argument(help="The keyring, for example image-signing.")],
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+def show(level: LevelArgument, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Show a keyring with the fingerprints of its keys.
 
     Example: coreimage keyring show archive-master
@@ -88,9 +271,116 @@ def show(
         return
     each = found[level]
     rows = [["keyring", each.level], *(["fingerprint", key] for key in each.fingerprints)]
+    rows += [["signs now", each.signing]] if each.signing else []
+    rows += [["introduced", each.next]] if each.next else []
     rows += [["expires", _expiry(each, now)], ["signed by", each.signed_by]]
-    rows += [["private key", "here" if each.private else "not here"]]
+    rows += [["private key", each.place or "not here"]]
     print_table(f"Keyring {level}", ["field", "value"], rows)
+
+
+@app.command()
+def log(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Say only whether the log is whole.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what was signed: when, by which key, for which channel; refusals too.
+
+    Each line has the hash of the one before it, so a line that was changed or removed is noticed,
+    and ends the command with exit code 76.
+
+    Example: coreimage keyring log --verify
+    """
+    from coreimage.lib import ledger
+    from coreimage.systemimage.signing import log_path, require_logged
+
+    place = load_space(workspace)
+    entries = ledger.read(log_path(place))
+    if verify:
+        require_logged(place, entries)
+        last = entries[-1].digest if entries else ledger.START
+        if json:
+            print_json({"entries": len(entries), "last": last})
+        else:
+            print(f"the log is whole: {len(entries)} entries, the last is {last}")
+        return
+    if json:
+        print_json([dict(each.fields) for each in entries])
+        return
+    rows = [
+        [
+            each.time,
+            str(each.fields.get("purpose", "")),
+            str(each.fields.get("name", "")),
+            f"{each.fields.get('level', '')} {str(each.fields.get('key', ''))[-16:]}",
+            f"{each.fields.get('channel', '')} {each.fields.get('device', '')}".strip(),
+            f"refused: {each.fields['refused']}" if "refused" in each.fields else "",
+        ]
+        for each in entries
+    ]
+    print_table("Signatures", ["time", "kind", "file", "key", "for", ""], rows)
+
+
+def _carry_out(
+    place: "Workspace",
+    make: "Callable[[], Change]",
+    *,
+    prepare: Path | None,
+    finish: Path | None,
+    now: datetime,
+    json: bool,
+    dry_run: bool = False,
+) -> None:
+    """Publish, prepare or finish a change, and say what was done."""
+    from coreimage.errors import UsageError
+    from coreimage.systemimage import keychange, keyrings
+
+    if prepare is not None and finish is not None:
+        raise UsageError("--prepare and --finish exclude each other")
+    waiting: list[keychange.ToSign] = []
+    if finish is not None:
+        with keyrings.locked(place, "keyring"):
+            change = keychange.finish(place, finish, now=now)
+    elif dry_run:
+        change = make()
+        waiting = keychange.needed(place, change)
+    else:
+        change, found = keychange.carry_out(place, make, directory=prepare, now=now)
+        waiting = list(found)
+    done = not (dry_run or prepare)
+    if json:
+        print_json(
+            {
+                "change": change.purpose,
+                "keyrings": list(change.tarballs),
+                "published": done,
+                "to_sign": [
+                    {"file": each.name, "level": each.level, "key": each.fingerprint}
+                    for each in waiting
+                ],
+            }
+        )
+        return
+    lead = "published" if done else "prepared" if prepare else "would publish"
+    print(f"{lead}: {', '.join(change.tarballs) or 'nothing'}")
+    for each in waiting:
+        print(f"to be signed by {each.level} {each.fingerprint}: {each.name}")
+    if prepare is not None:
+        print(f"run '{prepare}/sign.sh' where the keys are, then use --finish {prepare}")
+
+
+def _level(name: str) -> "KeyringType":
+    from coreimage.errors import NotFoundError
+    from coreimage.model.keyring import KeyringType
+
+    try:
+        return KeyringType(name)
+    except ValueError:
+        raise NotFoundError(
+            f"there is no keyring '{name}'", hint=f"the keyrings are {', '.join(KeyringType)}"
+        ) from None
 
 
 def _fields(status: "KeyringStatus") -> dict[str, object]:

@@ -9,8 +9,8 @@ from coreimage.cli import (
     build,
     channel,
     flash,
-    image,
     keyring,
+    offer,
     pipeline,
     publication,
     rootfs,
@@ -21,6 +21,7 @@ from coreimage.cli.console import guarded
 from coreimage.cli.doctor import doctor
 from coreimage.cli.init import init
 from coreimage.cli.serve import serve
+from coreimage.cli.why import why
 
 app = typer.Typer(
     name="coreimage",
@@ -30,8 +31,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, image, keyring, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, flash, keyring, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
+offer.app.command()(why)
+app.add_typer(offer.app, name="image")  # what cli.image has, and more
 for verb in (boot, doctor, init, serve):
     app.command()(verb)
 

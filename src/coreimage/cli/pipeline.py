@@ -43,8 +43,10 @@ def run_road(
     Example: coreimage pipeline run debian-core --release 13 --channel edge --output x86.img
     """
     from coreimage import pipeline
+    from coreimage.lib.arches import require_buildable
 
     space, report = load_space(workspace), Watch()
+    require_buildable(arch or host_arch(), host=host_arch())
     try:
         result = pipeline.run_road(
             space,

@@ -5,13 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.console import (
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_section,
+    print_table,
+    progress,
+)
 from coreimage.cli.space import find_space, host_arch, load_space
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
     from coreimage.rootfs.cache import Cache
     from coreimage.rootfs.definition import Selection
+    from coreimage.rootfs.diff import Difference
+    from coreimage.rootfs.diff_sides import Side
     from coreimage.rootfs.extra import ExtraArchive
 
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
@@ -54,7 +63,8 @@ def archive_settings(
     found = archives.get(selection.definition.distribution, ArchiveSettings())
     if mirror is None:
         return found
-    return found.model_copy(update={"mirror": mirror, "security_mirror": None})
+    others = dict.fromkeys(("security_mirror", "ports_mirror"))
+    return found.model_copy(update={"mirror": mirror, **others})
 
 
 def build_cache(workspace: "Workspace | None") -> "Cache":
@@ -141,6 +151,7 @@ def build(
     """
     from coreimage.config import CompressionSettings
     from coreimage.errors import DataError
+    from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
     from coreimage.rootfs.definition import definition_places, select
     from coreimage.rootfs.lock import read_lock
@@ -157,6 +168,7 @@ def build(
             raise DataError(f"'{locked}' locks '{of.name}', not '{definition}'")
         release, arch, device = of.release, of.arch, of.device
     selection = select(definition, release, arch, places, device)
+    require_buildable(arch, host=host_arch())
     settings = archive_settings(found, selection, mirror)
     extras = extra_archives(extra_archive, found, selection)
     if lock is not None:
@@ -347,6 +359,92 @@ def shell(
     from coreimage.rootfs.shell import open_shell
 
     raise typer.Exit(open_shell(_built_tree(target, workspace), command or ["/bin/sh"]))
+
+
+@app.command()
+def diff(
+    before: Annotated[
+        str,
+        typer.Argument(help="A build's number, a folder of artifacts, or PROJECT/SERIES/BUILD-ID."),
+    ],
+    after: Annotated[str, typer.Argument(help="The other one.")],
+    arch: Annotated[
+        str | None, typer.Option(help="The architecture, where a publication has several.")
+    ] = None,
+    debs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--debs", help="A folder with .deb files, for their changelogs. May be repeated."
+        ),
+    ] = None,
+    files: Annotated[bool, typer.Option("--files", help="List every file that differs.")] = False,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show what changed between two builds: packages, changelogs, files, sizes.
+
+    Packages that went backwards come first, then those that fix flaws. Changelogs are those inside
+    of .deb files that are here: nothing is downloaded. A file whose package did not change is
+    listed by itself, rights first.
+
+    Example: coreimage rootfs diff debian-core/trixie/current debian-core/trixie/pending
+    """
+    from coreimage.rootfs.changelog import debs_in
+    from coreimage.rootfs.diff import compare
+    from coreimage.rootfs.diff_report import describe
+
+    sides = [_side(each, arch, workspace) for each in (before, after)]
+    space = find_space(workspace)
+    places = [*(debs or []), *([space.cache / "packages"] if space else [])]
+    difference = compare(*sides, debs=debs_in(places))
+    if as_json:
+        print_json(describe(difference))
+    else:
+        _print_difference(difference, every_file=files)
+
+
+def _print_difference(difference: "Difference", *, every_file: bool) -> None:
+    from coreimage.rootfs import diff_report as report
+
+    for line in report.summary(difference):
+        print(line)
+    if difference.packages:
+        columns = ["change", "package", "before", "after", "flaws"]
+        print_section("Packages", columns, report.package_rows(difference))
+    changelogs = list(report.changelog_lines(difference))
+    if changelogs:
+        print("\nChangelogs")
+        print("\n".join(changelogs))
+    loose = difference.unexplained
+    shown = loose if every_file else loose[: report.SHOWN_FILES]
+    columns = ["change", "path", "what", "growth", "package"]
+    if shown:
+        print_section("Files that no changed package explains", columns, report.file_rows(shown))
+    if len(loose) > len(shown):
+        print(f"… {len(loose) - len(shown)} more with --files")
+    for kind, part in difference.parts.items():
+        if part.changes:
+            heads = ["folder", "added", "removed", "changed", "growth"]
+            print_section(f"Folders of the {kind} tarball", heads, report.folder_rows(part))
+        if part.changes and every_file:
+            print_section(f"Files of the {kind} tarball", columns, report.file_rows(part.changes))
+
+
+def _side(target: str, arch: str | None, workspace: Path | None) -> "Side":
+    """Return the build that is meant; raises NotFoundError."""
+    from coreimage.model.publication import IMAGE_TYPE
+    from coreimage.rootfs.diff_sides import find_side
+
+    path = Path(target)
+    if path.is_dir():
+        return find_side(path, name=target, arch=arch)
+    space = load_space(workspace)
+    if target.isdigit():
+        return find_side(space.builds / target / "artifacts", name=f"build {target}", arch=arch)
+    place = Path(target)
+    if len(place.parts) == 3:  # noqa: PLR2004  project, series, build id
+        place = place.parent / IMAGE_TYPE / place.name
+    return find_side(space.publications / place, name=target, arch=arch)
 
 
 def _built_tree(target: str, workspace: Path | None) -> Path:

@@ -1,9 +1,10 @@
-"""`coreimage serve`: the channel tree and the publication tree over HTTP."""
+"""`coreimage serve`: the channel tree, the publication tree and the builds over HTTP."""
 
 import json
 import logging
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,16 +27,25 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="The port, 0 for any free one. [default: 8080]"),
     ] = None,
+    operator_token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with what operators must know to retry and abort builds."),
+    ] = None,
     log_requests: Annotated[
         bool, typer.Option("--log-requests", help="Write a line for each request to stderr.")
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve channels and publications to devices, tools and browsers.
+    """Serve channels, publications and the pages of builds to devices, tools and browsers.
 
     The first line on stdout names the URL, as soon as requests are accepted. Host and port come
     from coreimage.toml unless they are given. Ctrl-C and SIGTERM stop the server.
+
+    Builds are shown at /builds/, and carried out by 'coreimage build run', not by the server.
+    They can be retried and aborted there by whoever knows the operator token; without a token by
+    people at this machine, if the server listens on a loopback address only. Behind a proxy, use a
+    token: every request comes from this machine then.
 
     Example: coreimage serve --port 8080
     """
@@ -50,12 +60,15 @@ def serve(
         from uvicorn import Config, Server
 
         from coreimage.web.app import create_app
+        from coreimage.web.operator import Operator, is_loopback_address, read_token
 
+        token = None if operator_token_file is None else read_token(operator_token_file)
+        loopback = is_loopback_address(listener.getsockname()[0])
         if log_requests:
             _log_requests()
         server = Server(
             Config(
-                create_app(space),
+                create_app(space, Operator(loopback=loopback, token=token)),
                 access_log=log_requests,
                 lifespan="off",
                 log_config=None,

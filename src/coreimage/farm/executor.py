@@ -1,57 +1,29 @@
-"""The local executor: a build becomes a child process with a log, and its files artifacts."""
+"""Builds carried out here: the ones that are asked for, and whatever waits in the queue."""
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+import time
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import (
-    BusyError,
-    CommandError,
-    ConfigError,
-    CoreImageError,
-    DataError,
-    NotFoundError,
-    RightsError,
-    TerminatedError,
-    TrustError,
-    UnavailableError,
-)
-from coreimage.farm.folder import PURPOSE, BuildFolder, folder_of
-from coreimage.farm.log import last_lines, printable, read_from
-from coreimage.farm.queue import fail_lost, now_utc, open_store
+from coreimage.errors import CoreImageError
+from coreimage.farm import queue
+from coreimage.farm.attempt import Running
+from coreimage.farm.blame import ending
+from coreimage.farm.crew import Crew
+from coreimage.farm.folder import folder_of
 from coreimage.farm.store import Store
-from coreimage.lib import files, run
+from coreimage.farm.voice import Narrator, Voice
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildRequest, BuildState
+from coreimage.model.build import Build, BuildRequest, BuildStatus
 
-# A look at the lock by somebody else lasts microseconds; a builder does not give up for that.
-_LOCK_PATIENCE = 2.0
-_LOOK_INTERVAL = 0.2
-_SHOWN_LINES = 10
-# Exit codes that blame the machine, not the build (sysexits.h): it may work elsewhere.
-_BUILDER_FAILURES = frozenset({69, 70, 75, 77})
-_FIRST_SIGNAL_STATUS = 128
-_ERRORS: dict[int, type[CoreImageError]] = {
-    error.exit_code: error
-    for error in (
-        DataError,
-        NotFoundError,
-        UnavailableError,
-        BusyError,
-        TrustError,
-        RightsError,
-        ConfigError,
-    )
-}
-# The one artifact that says what the others were made of.
-_RECORD = ".build.json"
-_STAGE = "== "
-_COMPLAINT = "coreimage: error: "
+RootfsCommand = Callable[[BuildRequest, Path, Sequence[str]], Sequence[str]]
+"""Returns the argv that builds a request into a directory, with further options."""
+
+_QUEUE_INTERVAL = 1.0
 
 
 def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) -> list[str]:
@@ -65,6 +37,30 @@ def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) 
     ]
 
 
+def argv_of(workspace: Workspace, build: Build, command: RootfsCommand) -> Sequence[str]:
+    """Return the command of a build, with the options that its record says."""
+    names = build.extra.get("extra_archives", [])
+    options = [word for name in names for word in ("--extra-archive", str(name))]
+    return command(build.request, folder_of(workspace, build.id).partial, options)
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """A build that this process sees through, with its command; `error` says how it ended."""
+
+    build: Build
+    argv: Sequence[str]
+    voice: Voice
+    error: CoreImageError | None = None
+    _narrator: Narrator | None = None
+
+    def listen(self, workspace: Workspace) -> None:
+        """Tell what a build says that another process carries out."""
+        if self._narrator is None:
+            self._narrator = Narrator(folder_of(workspace, self.build.id), self.voice)
+        self._narrator.new_lines()
+
+
 def run_build(
     workspace: Workspace,
     build_id: int,
@@ -72,173 +68,109 @@ def run_build(
     argv: Sequence[str],
     progress: Progress,
     echo: Callable[[str], None] | None = None,
-    clock: Callable[[], datetime] = now_utc,
+    clock: Callable[[], datetime] = queue.now_utc,
 ) -> Build:
-    """Carry out a waiting build with a child process and return it with its artifacts.
+    """See one build through and return it with its artifacts.
 
-    What the child writes to builds/<id>/artifacts.partial becomes artifacts/; its output goes to
-    the log. Lines of the log that begin a stage go to `progress`, the others to `echo`. A failure
-    is raised with the child's exit code; the state is recorded in every case.
+    Lines of the log that begin a stage go to `progress`, the others to `echo`. Errors of this
+    machine are retried as coreimage.toml says. A failure is raised with the program's exit code.
     """
-    store = open_store(workspace)
-    fail_lost(workspace, store)
-    folder = folder_of(workspace, build_id)
-    store.get(build_id)
-    with files.lock(folder.lock, purpose=PURPOSE, wait=_LOCK_PATIENCE):
-        store.claim(build_id, now=clock())
-        with _state_on_failure(store, folder, build_id, clock):
-            folder.discard_partial()
-            folder.partial.mkdir()
-            environment = {"COREIMAGE_WORKSPACE": str(workspace.root), "PYTHONUNBUFFERED": "1"}
-            status = _run_child(folder, argv, environment, progress, echo)
-            if status:
-                raise _failure(folder, status)
-            store.change(build_id, lambda build: replace(build, state=BuildState.UPLOADING))
-            artifacts = _keep_artifacts(folder)
-            fingerprint = _recorded_fingerprint(folder, artifacts)
-            return store.change(
-                build_id,
-                lambda build: replace(
-                    build,
-                    state=BuildState.SUCCEEDED,
-                    finished_at=clock(),
-                    artifacts=artifacts,
-                    fingerprint=fingerprint or build.fingerprint,
-                ),
-            )
+    build = queue.get(workspace, build_id)
+    if build.status.finished:
+        raise CoreImageError(
+            f"build '{build_id}' is not waiting: {build.label}",
+            hint=f"have it tried again: coreimage build retry {build_id}",
+        )
+    job = Job(build=build, argv=argv, voice=Voice(progress=progress, echo=echo))
+    with closing(see_through(workspace, [job], parallel=1, clock=clock)) as ended:
+        for _ in ended:
+            pass
+    if job.error is not None:
+        raise job.error
+    return job.build
 
 
-def _run_child(
-    folder: BuildFolder,
-    argv: Sequence[str],
-    environment: dict[str, str],
-    progress: Progress,
-    echo: Callable[[str], None] | None,
-) -> int:
-    """Run the child to its end, tell what it says, and return its status."""
-    show = _Narrator(folder, progress, echo)
-    with (
-        folder.log.open("ab") as log,
-        run.start(argv, stdout=log, stderr=run.STDOUT, env=environment) as process,
-    ):
+def see_through(
+    workspace: Workspace,
+    jobs: Sequence[Job],
+    *,
+    parallel: int,
+    clock: Callable[[], datetime] = queue.now_utc,
+) -> Generator[Job, None, None]:
+    """Carry builds out, up to `parallel` at once, and yield each when it is over.
+
+    A build that another process has taken is waited for. When this process is interrupted, or the
+    generator closed, the builds that it carries out are aborted.
+    """
+    store = queue.open_store(workspace)
+    rest = {job.build.id: job for job in jobs}
+    with Crew(workspace, clock=clock) as crew:
+        while rest:
+            for number, job in list(rest.items()):
+                if number in crew:
+                    continue
+                job.build = store.get(number)
+                if job.build.status.finished:
+                    job.error = job.error or ending(folder_of(workspace, number), job.build)
+                    job.error = None if job.build.succeeded else job.error
+                    yield rest.pop(number)
+                elif job.build.status is BuildStatus.RUNNING:
+                    job.listen(workspace)
+                    queue.recover(workspace, store, clock=clock)
+                elif len(crew) < parallel and _is_due(job.build, queue.now_utc()):
+                    crew.take(job.build, argv=job.argv, voice=job.voice)
+            for each in crew.wait() if rest else ():
+                job = rest[each.build.id]
+                job.error = each.error
+                _tell_retry(each, job.voice)
+
+
+def run_queue(
+    workspace: Workspace,
+    *,
+    arches: Collection[str],
+    parallel: int,
+    command: RootfsCommand,
+    voice_of: Callable[[Build], Voice],
+    until_idle: bool = False,
+) -> Generator[Build, None, None]:
+    """Carry out what waits in the queue, by priority and age, and yield each build that is over.
+
+    Goes on for ever, or with `until_idle` until nothing waits for these `arches`. When this process
+    is interrupted, the builds that it carries out go back into the queue.
+    """
+    store = queue.open_store(workspace)
+    next_look = 0.0
+    with Crew(workspace, requeue=True) as crew:
         while True:
-            try:
-                status = process.wait(_LOOK_INTERVAL)
-            except run.TimeoutExpired:
-                show.new_lines()
-                continue
-            show.new_lines()
-            return status
+            if time.monotonic() >= next_look and len(crew) < parallel:
+                next_look = time.monotonic() + _QUEUE_INTERVAL
+                queue.recover(workspace, store)
+                for build in store.due(now=queue.now_utc(), arches=arches, limit=parallel):
+                    if len(crew) < parallel:
+                        argv = argv_of(workspace, build, command)
+                        crew.take(build, argv=argv, voice=voice_of(build))
+                if until_idle and not crew and not _is_anything_left(store, arches):
+                    return
+            for each in crew.wait():
+                next_look = 0.0
+                _tell_retry(each, voice_of(each.build))
+                if each.build.status.finished:
+                    yield each.build
 
 
-class _Narrator:
-    """Tells what is new in a log."""
-
-    def __init__(
-        self, folder: BuildFolder, progress: Progress, echo: Callable[[str], None] | None
-    ) -> None:
-        self._folder = folder
-        self._progress = progress
-        self._echo = echo
-        self._position = 0
-        self._rest = b""
-
-    def new_lines(self) -> None:
-        """Tell the lines that were completed since the last call."""
-        for chunk in read_from(self._folder, self._position):
-            self._position += len(chunk)
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            for line in lines:
-                self._tell(printable(line.decode(errors="replace")))
-
-    def _tell(self, line: str) -> None:
-        if line.startswith(_STAGE):
-            self._progress.stage(line.removeprefix(_STAGE))
-        elif self._echo is not None and line:
-            self._echo(line)
+def _is_due(build: Build, now: datetime) -> bool:
+    return build.not_before is None or build.not_before <= now
 
 
-def _keep_artifacts(folder: BuildFolder) -> tuple[str, ...]:
-    """Give what was built its final name and return the names of the files."""
-    names = sorted(
-        str(path.relative_to(folder.partial))
-        for path in folder.partial.rglob("*")
-        if path.is_file()
-    )
-    if not names:
-        raise DataError(
-            f"build '{folder.root.name}' ended well but left no artifacts",
-            hint=f"read its log '{folder.log}'",
-        )
-    files.fsync_tree(folder.partial)
-    folder.partial.rename(folder.artifacts)
-    files.fsync_directory(folder.root)
-    return tuple(names)
+def _is_anything_left(store: Store, arches: Collection[str]) -> bool:
+    pending = store.find(statuses=[BuildStatus.PENDING])
+    return any(each.request.arch in arches for each in pending)
 
 
-def _recorded_fingerprint(folder: BuildFolder, artifacts: Sequence[str]) -> str:
-    """Return the digest of what went in, in the builder's own words, empty when it has none.
-
-    The archive may have changed since the build was asked for: what counts is what was built.
-    """
-    for name in artifacts:
-        if name.endswith(_RECORD):
-            try:
-                record = json.loads((folder.artifacts / name).read_bytes())
-            except ValueError:
-                return ""
-            found = record.get("fingerprint") if isinstance(record, dict) else None
-            return found if isinstance(found, str) else ""
-    return ""
-
-
-@contextmanager
-def _state_on_failure(
-    store: Store, folder: BuildFolder, build_id: int, clock: Callable[[], datetime]
-) -> Iterator[None]:
-    """Record how a build ended when it did not end well."""
-
-    def end(state: BuildState, message: str) -> None:
-        folder.discard_partial()
-        store.change(
-            build_id,
-            lambda build: replace(build, state=state, message=message, finished_at=clock()),
-        )
-
-    try:
-        yield
-    except (KeyboardInterrupt, TerminatedError):
-        end(BuildState.CANCELLED, "cancelled while it ran")
-        raise
-    except CoreImageError as error:
-        end(_state_for(error.exit_code), _reason(folder, error))
-        raise
-    except BaseException as error:
-        end(BuildState.CHROOT_PROBLEM, f"{type(error).__name__}: {error}")
-        raise
-
-
-def _state_for(exit_code: int) -> BuildState:
-    blames_builder = exit_code in _BUILDER_FAILURES or exit_code >= _FIRST_SIGNAL_STATUS
-    return BuildState.CHROOT_PROBLEM if blames_builder else BuildState.FAILED
-
-
-def _failure(folder: BuildFolder, status: int) -> CoreImageError:
-    """Return the error for a child that failed, with its exit code and its last lines."""
-    code = status if status > 0 else _FIRST_SIGNAL_STATUS - status
-    tail = last_lines(folder, _SHOWN_LINES)
-    error = _ERRORS.get(code, CommandError)(
-        f"build '{folder.root.name}' failed, {run.describe_status(status)}"
-        + "".join(f"\n  {line}" for line in tail),
-        hint=f"the whole log is '{folder.log}'",
-    )
-    error.exit_code = code
-    return error
-
-
-def _reason(folder: BuildFolder, error: CoreImageError) -> str:
-    """Return one line: what the child complained of, else how it ended."""
-    for line in reversed(last_lines(folder, _SHOWN_LINES)):
-        if line.startswith(_COMPLAINT):
-            return line.removeprefix(_COMPLAINT)
-    return error.message.splitlines()[0]
+def _tell_retry(ended: Running, voice: Voice) -> None:
+    build = ended.build
+    if build.status is BuildStatus.PENDING and build.attempts:
+        last = build.attempts[-1]
+        again = f", again at {build.not_before:%H:%M:%S} UTC" if build.not_before else ""
+        voice.note(f"attempt {last.number} failed: {last.message}{again}")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from coreimage.config import Workspace
 from coreimage.lib import files
-from coreimage.model.build import Build
+from coreimage.model.build import Build, BuildRequest
 
 # What the lock of a build says while its builder holds it.
 PURPOSE = "building"
+_LOG_NAME = "buildlog_*_BUILDING.txt.gz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,17 @@ class BuildFolder:
 
     @property
     def log(self) -> Path:
-        """What the build said on stdout and stderr."""
+        """What the build said on stdout and stderr, until it is over."""
         return self.root / "log"
 
     @property
+    def packed_log(self) -> Path | None:
+        """The log of a build that is over, compressed; None as long as there is none."""
+        return next(self.root.glob(_LOG_NAME), None)
+
+    @property
     def lock(self) -> Path:
-        """Held by the process that looks after the build, as long as it runs."""
+        """Held as long as anything of the build runs."""
         return self.root / "lock"
 
     @property
@@ -47,9 +53,19 @@ class BuildFolder:
         """Return the build as it was recorded last; raises DataError, OSError."""
         return Build.from_json(self.record.read_bytes())
 
-    def discard_partial(self) -> None:
-        """Remove what a build that did not succeed has written."""
-        shutil.rmtree(self.partial, ignore_errors=True)
+    def discard(self) -> None:
+        """Remove what a build that did not succeed has written; the caller holds its lock."""
+        # Artifacts without a success: whoever carried the build out was killed just then.
+        for folder in (self.partial, self.artifacts):
+            shutil.rmtree(folder, ignore_errors=True)
+        files.sweep(self.root)
+
+
+def log_name(request: BuildRequest) -> str:
+    """Return the name of a finished log, as Launchpad has it."""
+    name = "-".join(filter(None, (request.project, request.subproject)))
+    words = (request.distribution or "unknown", request.series, request.arch, name)
+    return f"buildlog_{'_'.join(words)}_BUILDING.txt.gz".replace("/", "-")
 
 
 def folder_of(workspace: Workspace, build_id: int) -> BuildFolder:

@@ -1,135 +1,84 @@
 """The store of builds: SQLite, one row for each build, ids and versions never given twice.
 
-Rows stay in this module; what goes in and out is `model.build.Build`.
+Rows stay in this module; what goes in and out is `model.build.Build`. A build changes its status
+in one statement that names the statuses it may come from, so that of two who want to change it
+only one can.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
+    ColumnElement,
     Connection,
-    Dialect,
-    Enum,
-    Index,
     Select,
-    String,
-    TypeDecorator,
-    UniqueConstraint,
     create_engine,
     event,
     func,
+    or_,
     select,
+    update,
 )
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from coreimage.errors import BusyError, CoreImageError, DataError, NotFoundError
+from coreimage.farm.schema import SCHEMA, Row, upgrade
 from coreimage.lib import files
-from coreimage.model.build import Build, BuildRequest, BuildState
+from coreimage.model.build import (
+    Attempt,
+    Build,
+    BuildRequest,
+    BuildResult,
+    BuildStatus,
+    attempt_fields,
+    attempt_from,
+)
 from coreimage.model.publication import next_build_id
 
-_SCHEMA = 1
 # How long to wait for another process that writes, in seconds.
 _PATIENCE = 30.0
 _SHOWN_IDS = 5
+_MAX_ID = 2**63 - 1  # the greatest number that SQLite knows
+_REQUEST = tuple(each.name for each in fields_of(BuildRequest))
+_OWN = tuple(each.name for each in fields_of(Build) if each.name not in ("request", "attempts"))
 
-
-class _Time(TypeDecorator[datetime]):
-    """Aware UTC times as ISO 8601 text, which sorts as the times do."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
-        del dialect
-        return None if value is None else value.isoformat(timespec="microseconds")
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
-        del dialect
-        return None if value is None else datetime.fromisoformat(value)
-
-
-class _Base(DeclarativeBase):
-    pass
-
-
-class _Row(_Base):
-    __tablename__ = "build"
-    __table_args__ = (
-        UniqueConstraint("project", "series", "arch", "version"),
-        Index("build_by_fingerprint", "fingerprint", "state"),
-        Index("build_by_state", "state"),
-        {"sqlite_autoincrement": True},
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    project: Mapped[str]
-    release: Mapped[str]
-    series: Mapped[str]
-    arch: Mapped[str]
-    version: Mapped[str]
-    state: Mapped[BuildState] = mapped_column(
-        Enum(
-            BuildState,
-            native_enum=False,
-            create_constraint=True,
-            name="state",
-            values_callable=lambda states: [state.value for state in states],
-        )
-    )
-    created_at: Mapped[datetime] = mapped_column(_Time)
-    started_at: Mapped[datetime | None] = mapped_column(_Time)
-    finished_at: Mapped[datetime | None] = mapped_column(_Time)
-    fingerprint: Mapped[str]
-    artifacts: Mapped[list[str]] = mapped_column(JSON)
-    message: Mapped[str]
-    extra: Mapped[dict[str, Any]] = mapped_column(JSON)
+# From which statuses a build may come to each. A success is never tried again.
+SOURCES: Mapping[BuildStatus, frozenset[BuildStatus]] = {
+    BuildStatus.RUNNING: frozenset({BuildStatus.PENDING}),
+    BuildStatus.COMPLETED: frozenset({BuildStatus.RUNNING}),
+    BuildStatus.ABORTED: frozenset({BuildStatus.PENDING, BuildStatus.RUNNING}),
+    BuildStatus.PENDING: frozenset(
+        {BuildStatus.RUNNING, BuildStatus.COMPLETED, BuildStatus.ABORTED}
+    ),
+}
 
 
 def _fields(build: Build) -> dict[str, Any]:
-    request = build.request
     return {
-        "id": build.id,
-        "project": request.project,
-        "release": request.release,
-        "series": request.series,
-        "arch": request.arch,
-        "version": request.version,
-        "state": build.state,
-        "created_at": build.created_at,
-        "started_at": build.started_at,
-        "finished_at": build.finished_at,
-        "fingerprint": build.fingerprint,
+        **{name: getattr(build.request, name) for name in _REQUEST},
+        **{name: getattr(build, name) for name in _OWN},
         "artifacts": list(build.artifacts),
-        "message": build.message,
+        "attempts": [attempt_fields(each) for each in build.attempts],
         "extra": dict(build.extra),
     }
 
 
-def _build(row: _Row) -> Build:
+def _build(row: Row) -> Build:
+    own = {name: getattr(row, name) for name in _OWN}
     return Build(
-        id=row.id,
-        request=BuildRequest(
-            project=row.project,
-            release=row.release,
-            series=row.series,
-            arch=row.arch,
-            version=row.version,
-        ),
-        state=row.state,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        fingerprint=row.fingerprint,
-        artifacts=tuple(row.artifacts),
-        message=row.message,
-        extra=row.extra,
+        **{
+            **own,
+            "request": BuildRequest(**{name: getattr(row, name) for name in _REQUEST}),
+            "attempts": tuple(attempt_from(each) for each in row.attempts),
+            "artifacts": tuple(row.artifacts),
+        }
     )
 
 
@@ -163,6 +112,9 @@ class Store:
         series: str,
         arches: Sequence[str],
         now: datetime,
+        distribution: str = "",
+        subproject: str = "",
+        priority: int = 0,
         fingerprint: str = "",
         taken: Collection[str] = (),
         extra: Mapping[str, Any] | None = None,
@@ -174,49 +126,159 @@ class Store:
         is not in `taken`. Ids are higher than any before and than `after`.
         """
         with self._session(write=True) as session:
-            query = select(_Row.version).where(_Row.project == project, _Row.series == series)
+            query = select(Row.version).where(Row.project == project, Row.series == series)
             versions = {*session.scalars(query), *taken}
             version = next_build_id(versions, today=now.date())
-            highest = max(session.scalar(select(func.max(_Row.id))) or 0, after)
+            highest = max(session.scalar(select(func.max(Row.id))) or 0, after)
             builds = [
                 Build(
                     id=number,
                     request=BuildRequest(
-                        project=project, release=release, series=series, arch=arch, version=version
+                        project=project,
+                        release=release,
+                        series=series,
+                        arch=arch,
+                        version=version,
+                        distribution=distribution,
+                        subproject=subproject,
                     ),
-                    state=BuildState.NEEDS_BUILDING,
+                    status=BuildStatus.PENDING,
+                    priority=priority,
                     created_at=now,
                     fingerprint=fingerprint,
                     extra=dict(extra or {}),
                 )
                 for number, arch in enumerate(arches, highest + 1)
             ]
-            session.add_all(_Row(**_fields(build)) for build in builds)
+            session.add_all(Row(**_fields(build)) for build in builds)
             session.flush()
             for build in builds:
                 self._record(build)
         return builds
 
-    def claim(self, build_id: int, *, now: datetime) -> Build:
-        """Turn a build that is waiting into one that runs, for one caller only.
+    def claim(self, build_id: int, *, worker: str, now: datetime) -> Build:
+        """Turn a build that is pending into one that runs, for one caller only."""
+        return self._move(
+            build_id,
+            BuildStatus.RUNNING,
+            lambda build: replace(
+                build,
+                attempt=build.attempt + 1,
+                worker=worker,
+                started_at=now,
+                finished_at=None,
+                not_before=None,
+                message="",
+            ),
+            what="begun",
+        )
 
-        Raises BusyError when another one has it, CoreImageError when it has ended.
+    def complete(
+        self,
+        build_id: int,
+        ended: Attempt,
+        *,
+        artifacts: Sequence[str] = (),
+        fingerprint: str = "",
+    ) -> Build:
+        """End a build with the result of its attempt."""
+        return self._move(
+            build_id,
+            BuildStatus.COMPLETED,
+            lambda build: replace(
+                _with_attempt(build, ended),
+                result=ended.result,
+                artifacts=tuple(artifacts),
+                fingerprint=fingerprint or build.fingerprint,
+                finished_at=ended.finished_at,
+            ),
+            attempt=ended.number,
+            what="completed",
+        )
+
+    def requeue(
+        self, build_id: int, ended: Attempt, *, not_before: datetime | None, counts: bool = True
+    ) -> Build:
+        """Put a build whose attempt came to nothing back into the queue.
+
+        `counts` says whether that is one of the retries that it has.
         """
+        return self._move(
+            build_id,
+            BuildStatus.PENDING,
+            lambda build: replace(
+                _with_attempt(build, ended),
+                retries=build.retries + counts,
+                not_before=not_before,
+                started_at=None,
+                worker="",
+            ),
+            attempt=ended.number,
+            what="put back",
+        )
 
-        def begin(build: Build) -> Build:
-            if build.state is BuildState.NEEDS_BUILDING:
-                return replace(build, state=BuildState.BUILDING, started_at=now)
-            message = f"build '{build_id}' is not waiting, its state is '{build.state}'"
-            raise CoreImageError(message) if build.state.finished else BusyError(message)
+    def abort_running(self, build_id: int, ended: Attempt) -> Build:
+        """End a running build without a result."""
+        return self._move(
+            build_id,
+            BuildStatus.ABORTED,
+            lambda build: replace(_with_attempt(build, ended), finished_at=ended.finished_at),
+            attempt=ended.number,
+            what="aborted",
+        )
 
-        return self._edit(build_id, begin)
+    def abort_pending(self, build_id: int, *, now: datetime, message: str) -> Build:
+        """End a build that nobody has begun."""
+        return self._move(
+            build_id,
+            BuildStatus.ABORTED,
+            lambda build: replace(build, message=message, finished_at=now, not_before=None),
+            where=[Row.status == BuildStatus.PENDING],
+            what="aborted",
+        )
 
-    def change(self, build_id: int, edit: Callable[[Build], Build]) -> Build:
-        """Replace a build by what `edit` makes of it and return that.
+    def ask_abort(self, build_id: int) -> Build:
+        """Ask whoever carries a build out to end it."""
+        return self._move(
+            build_id,
+            BuildStatus.RUNNING,
+            lambda build: replace(build, abort_asked=True),
+            stay=True,
+            what="aborted",
+        )
 
-        A build that has ended stays as it is.
-        """
-        return self._edit(build_id, lambda build: build if build.state.finished else edit(build))
+    def retry(self, build_id: int) -> Build:
+        """Put a build that is over, and was no success, back into the queue."""
+        return self._move(
+            build_id,
+            BuildStatus.PENDING,
+            lambda build: replace(
+                build,
+                result=None,
+                retries=0,
+                not_before=None,
+                started_at=None,
+                finished_at=None,
+                worker="",
+                message="",
+                abort_asked=False,
+            ),
+            where=[
+                Row.status.in_([BuildStatus.COMPLETED, BuildStatus.ABORTED]),
+                or_(Row.result.is_(None), Row.result != BuildResult.SUCCESS),
+            ],
+            what="tried again",
+        )
+
+    def prioritise(self, build_id: int, priority: int) -> Build:
+        """Change the priority of a build that is pending."""
+        return self._move(
+            build_id,
+            BuildStatus.PENDING,
+            lambda build: replace(build, priority=priority),
+            stay=True,
+            what="prioritised",
+        )
 
     def find(
         self,
@@ -224,21 +286,58 @@ class Store:
         project: str | None = None,
         release: str | None = None,
         arch: str | None = None,
-        states: Collection[BuildState] = (),
+        statuses: Collection[BuildStatus] = (),
+        results: Collection[BuildResult] = (),
         limit: int | None = None,
+        offset: int = 0,
+        running_first: bool = False,
     ) -> list[Build]:
-        """Return the builds that fit, newest first; no states means all states."""
-        query = select(_Row).order_by(_Row.id.desc()).limit(limit)
+        """Return the builds that fit, newest first; no statuses or results means all of them."""
+        order: list[ColumnElement[Any]] = [Row.id.desc()]
+        if running_first:
+            order.insert(0, (Row.status == BuildStatus.RUNNING).desc())
+        query = select(Row).order_by(*order).limit(limit).offset(offset)
         for column, wanted in (
-            (_Row.project, project),
-            (_Row.release, release),
-            (_Row.arch, arch),
+            (Row.project, project),
+            (Row.release, release),
+            (Row.arch, arch),
         ):
             if wanted is not None:
                 query = query.where(column == wanted)
-        if states:
-            query = query.where(_Row.state.in_(states))
+        if statuses:
+            query = query.where(Row.status.in_(statuses))
+        if results:
+            query = query.where(Row.result.in_(results))
         return self._all(query)
+
+    def due(self, *, now: datetime, arches: Collection[str], limit: int) -> list[Build]:
+        """Return builds that may begin now, in the order in which they should."""
+        return self._all(
+            select(Row)
+            .where(
+                Row.status == BuildStatus.PENDING,
+                Row.arch.in_(arches),
+                or_(Row.not_before.is_(None), Row.not_before <= now),
+            )
+            .order_by(Row.priority.desc(), Row.id)
+            .limit(limit)
+        )
+
+    def newest_of_each(self, project: str) -> list[Build]:
+        """Return the newest build of a project for each release and arch, releases newest first."""
+        newest = (
+            select(func.max(Row.id))
+            .where(Row.project == project)
+            .group_by(Row.release, Row.series, Row.arch)
+        )
+        return self._all(
+            select(Row).where(Row.id.in_(newest)).order_by(Row.release.desc(), Row.arch)
+        )
+
+    def projects(self) -> list[str]:
+        """Return the projects that have builds."""
+        with self._session() as session:
+            return list(session.scalars(select(Row.project).distinct().order_by(Row.project)))
 
     def get(self, build_id: int) -> Build:
         """Return one build; NotFoundError names the newest ones."""
@@ -247,39 +346,58 @@ class Store:
 
     def newest_with(self, fingerprint: str) -> Build | None:
         """Return the newest successful build of the same inputs."""
-        return self._newest(select(_Row).where(_Row.fingerprint == fingerprint))
+        return self._newest(select(Row).where(Row.fingerprint == fingerprint))
 
     def newest_of(self, project: str, series: str, arch: str) -> Build | None:
         """Return the newest successful build of a project, series and arch."""
         return self._newest(
-            select(_Row).where(_Row.project == project, _Row.series == series, _Row.arch == arch)
+            select(Row).where(Row.project == project, Row.series == series, Row.arch == arch)
         )
 
-    def _newest(self, query: Select[_Row]) -> Build | None:
-        done = query.where(_Row.state == BuildState.SUCCEEDED)
-        found = self._all(done.order_by(_Row.id.desc()).limit(1))
+    def _newest(self, query: Select[Row]) -> Build | None:
+        done = query.where(Row.result == BuildResult.SUCCESS)
+        found = self._all(done.order_by(Row.id.desc()).limit(1))
         return found[0] if found else None
 
-    def _all(self, query: Select[_Row]) -> list[Build]:
+    def _all(self, query: Select[Row]) -> list[Build]:
         with self._session() as session:
             return [_build(row) for row in session.scalars(query)]
 
-    def _edit(self, build_id: int, edit: Callable[[Build], Build]) -> Build:
+    def _move(
+        self,
+        build_id: int,
+        status: BuildStatus,
+        edit: Callable[[Build], Build],
+        *,
+        attempt: int | None = None,
+        where: Sequence[ColumnElement[bool]] = (),
+        stay: bool = False,
+        what: str,
+    ) -> Build:
+        """Bring a build to a status, in one statement that does nothing if it may not come there.
+
+        With `attempt` it must be in that attempt still; with `stay` it must have the status. Raises
+        BusyError when it runs, CoreImageError when it is over or has not begun; `what` says what
+        cannot be done to it.
+        """
         with self._session(write=True) as session:
             row = self._row(session, build_id)
             before = _build(row)
-            after = edit(before)
-            if after != before:
-                for name, value in _fields(after).items():
-                    setattr(row, name, value)
-                session.flush()
-                self._record(after)
+            after = replace(edit(before), status=status)
+            allowed = [Row.status.in_([status] if stay else SOURCES[status]), *where]
+            if attempt is not None:
+                allowed += [Row.status == BuildStatus.RUNNING, Row.attempt == attempt]
+            statement = update(Row).where(Row.id == build_id, *allowed).values(_fields(after))
+            done = session.connection().execute(statement)
+            if done.rowcount != 1:
+                raise _refusal(before, what)
+            self._record(after)
             return after
 
-    def _row(self, session: Session, build_id: int) -> _Row:
-        row = session.get(_Row, build_id)
+    def _row(self, session: Session, build_id: int) -> Row:
+        row = session.get(Row, build_id) if 0 < build_id <= _MAX_ID else None
         if row is None:
-            newest = select(_Row.id).order_by(_Row.id.desc()).limit(_SHOWN_IDS)
+            newest = select(Row.id).order_by(Row.id.desc()).limit(_SHOWN_IDS)
             ids = ", ".join(str(number) for number in session.scalars(newest))
             raise NotFoundError(
                 f"there is no build '{build_id}'",
@@ -301,25 +419,37 @@ class Store:
     def _prepare(self) -> None:
         """Make the tables, once, while nobody else does."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists() and self._schema() == _SCHEMA:
+        if self._path.exists() and self._schema() == SCHEMA:
             return
         with files.lock(
             self._path.with_suffix(".lock"), purpose="making the database", wait=_PATIENCE
         ):
             found = self._schema()
-            if found > _SCHEMA:
+            if found > SCHEMA:
                 raise DataError(
-                    f"'{self._path}' has schema {found}, this version knows {_SCHEMA}",
+                    f"'{self._path}' has schema {found}, this version knows {SCHEMA}",
                     hint="use the version of coreimage that wrote it, or a newer one",
                 )
-            if found < _SCHEMA:
+            if found < SCHEMA:
                 with self._session(write=True) as session:
-                    _Base.metadata.create_all(session.connection())
-                    session.connection().exec_driver_sql(f"PRAGMA user_version = {_SCHEMA}")
+                    upgrade(session.connection(), found)
 
     def _schema(self) -> int:
         with self._session() as session:
             return int(session.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _with_attempt(build: Build, ended: Attempt) -> Build:
+    return replace(
+        build, attempts=(*build.attempts, ended), message=ended.message, abort_asked=False
+    )
+
+
+def _refusal(build: Build, what: str) -> CoreImageError:
+    message = f"build '{build.id}' cannot be {what}, it is {build.status}"
+    if build.status is BuildStatus.RUNNING:
+        return BusyError(f"{message}, carried out by '{build.worker}'")
+    return CoreImageError(f"{message}: {build.label}" if build.result else message)
 
 
 def _complaint(path: Path, error: OperationalError) -> CoreImageError:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from coreimage.flasher.disk import DiskContent, make_images
 from coreimage.flasher.layout import Layout, ab_grub_layout
 from coreimage.flasher.oem import OemPackage, find_oem, load_oem
 from coreimage.flasher.provision import NO_ACCESS, Access
-from coreimage.flasher.resolve import Server, channel_name, check_purpose, open_server
-from coreimage.flasher.slot import read_version, unpack_image
+from coreimage.flasher.resolve import channel_name, check_purpose
+from coreimage.flasher.server import Memory, Server, open_server
+from coreimage.flasher.slot import VersionPart, read_version, unpack_image
 from coreimage.lib import files
+from coreimage.lib.memory import default_directory
 from coreimage.lib.progress import Progress
 from coreimage.lib.transport import PATIENT, Limits, tls_context
 from coreimage.model.index import Image
@@ -35,7 +37,9 @@ class Place:
     """Where the image comes from, whom we trust, and where we may work.
 
     `server` is a URL or the path of a channel tree; `archive_master` the pinned keyring tarball.
-    `cache` keeps downloads, `scratch` is the folder for what is removed again.
+    `cache` keeps downloads, `scratch` is the folder for what is removed again. `memory` is where
+    it is remembered which states of the server were seen; `allow_unfresh` accepts a server that
+    does not say how fresh it is.
     """
 
     server: str
@@ -44,6 +48,8 @@ class Place:
     scratch: Path
     verify_tls: bool = True
     limits: Limits = PATIENT
+    memory: Path = field(default_factory=default_directory)
+    allow_unfresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +111,12 @@ def connected(place: Place, *, now: datetime) -> Iterator[tuple[Server, Path]]:
             tls=tls_context(verify=place.verify_tls),
             limits=place.limits,
         )
-        server = open_server(source, archive_master=place.archive_master, scratch=scratch, now=now)
+        server = open_server(
+            source,
+            archive_master=place.archive_master,
+            scratch=scratch,
+            memory_of=Memory(directory=place.memory, clock=now, allow_unfresh=place.allow_unfresh),
+        )
         yield server, scratch
 
 
@@ -168,20 +179,27 @@ def _downloaded(job: FlashJob, progress: Progress) -> Iterator[Sequence[download
 def fetch_only(job: FlashJob, *, progress: Progress) -> int:
     """Download and verify the image, make nothing of it, and return its size in bytes."""
     with _downloaded(job, progress) as payloads:
+        _version(job.plan, payloads)
         return sum(payload.entry.size for payload in payloads)
+
+
+def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPart:
+    """Return what the image says of itself, once that is what was asked for; TrustError else."""
+    version = read_version(payloads[-1])
+    check_purpose(
+        version.channel_ini,
+        version=plan.image.version,
+        channels=plan.channel_names,
+        device=plan.device,
+    )
+    return version
 
 
 def flash(job: FlashJob, *, progress: Progress) -> None:
     """Make the disk image at the plan's output; raises whatever is wrong, and leaves nothing."""
     plan = job.plan
     with _downloaded(job, progress) as payloads:
-        version = read_version(payloads[-1])
-        check_purpose(
-            version.channel_ini,
-            version=plan.image.version,
-            channels=plan.channel_names,
-            device=plan.device,
-        )
+        version = _version(plan, payloads)
         slot = unpack_image(payloads, scratch=job.scratch, progress=progress)
     slot.check(plan.oem)
     progress.stage(f"Installing {plan.oem.info.name}")

@@ -17,8 +17,19 @@ _MAGIC = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _NO_OPTIONS = dict.fromkeys(("GZIP", "PIGZ", "XZ_DEFAULTS", "XZ_OPT"), "")
 
 
+# What xz takes, in MiB: for each thread at each level (xz(1), "Presets": memory of the encoder, and
+# a block of input and of output, three times the dictionary each), and at most for all of them.
+_XZ_THREAD = (9, 15, 29, 56, 72, 142, 142, 282, 562, 1058)
+_XZ_MEMORY = 300
+
+
 def _threads() -> int:
     return max(2, len(os.sched_getaffinity(0)))
+
+
+def _xz_threads(level: int) -> int:
+    """Return for how many threads there is memory, two at least: with one, other bytes come out."""
+    return max(2, min(_threads(), _XZ_MEMORY // _XZ_THREAD[level]))
 
 
 def compressor(kind: str, level: int) -> list[str]:
@@ -27,7 +38,7 @@ def compressor(kind: str, level: int) -> list[str]:
     table = {
         "gz": ["pigz", f"-{level}", "--no-name", "--no-time", "--processes", str(threads)],
         # CRC32 is the one check that the small xz readers of recovery systems have.
-        "xz": ["xz", f"-{level}", "--check=crc32", f"--threads={threads}", "--stdout"],
+        "xz": ["xz", f"-{level}", "--check=crc32", f"--threads={_xz_threads(level)}", "--stdout"],
         "zst": ["zstd", f"-{level}", "--quiet", f"-T{threads}", "--stdout"],
     }
     return table[kind]
@@ -37,7 +48,12 @@ def decompressor(kind: str) -> list[str]:
     """Return the argv of a filter that decompresses; kind is gz, xz or zst."""
     table = {
         "gz": ["pigz", "--decompress", "--stdout"],
-        "xz": ["xz", "--decompress", "--stdout", f"--threads={_threads()}"],
+        # Large blocks are unpacked one after the other, and what asks for more is refused: level 9
+        # of xz takes 65 MiB, a hostile header could take 4 GiB.
+        "xz": [
+            *("xz", "--decompress", "--stdout", f"--threads={_threads()}"),
+            *("--memlimit-mt-decompress=128MiB", "--memlimit-decompress=256MiB"),
+        ],
         "zst": ["zstd", "--decompress", "--quiet", "--stdout", "--long=27"],
     }
     return table[kind]

@@ -168,9 +168,10 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 
 @contextmanager
-def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
+def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[int]:
     """Hold an exclusive lock that the kernel releases when we die.
 
+    Yields its descriptor: a program that inherits it holds the lock too, until both have let go.
     Raises BusyError that names the holder when the lock is not free within `wait` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +197,7 @@ def lock(path: Path, *, purpose: str, wait: float = 0.0) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(note).encode(), 0)
         try:
-            yield
+            yield descriptor
         finally:
             os.ftruncate(descriptor, 0)  # else the next to wait could be told of us
     finally:

@@ -84,13 +84,15 @@ def start(
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
     foreground: bool = False,
+    session: bool = False,
 ) -> Iterator[Process[bytes]]:
     """Start a program and yield it; when the block is left it has ended, whatever happened.
 
     The caller looks at `returncode`. On an exception in the block the process group gets SIGTERM,
     then SIGKILL. `env` adds to our own environment. Must be called from a thread that outlives the
     program: the parent-death signal belongs to the thread. With `foreground` it stays in our
-    process group, as a program must that reads from the terminal.
+    process group, as a program must that reads from the terminal; with `session` it has no terminal
+    at all.
     """
     process = None
     try:
@@ -103,7 +105,8 @@ def start(
                 env={**os.environ, **env} if env is not None else None,
                 cwd=cwd,
                 pass_fds=pass_fds,
-                process_group=None if foreground else 0,
+                process_group=None if foreground or session else 0,
+                start_new_session=session,
             )
         yield process
         process.wait()

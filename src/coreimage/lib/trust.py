@@ -4,13 +4,14 @@ Needs `gpgv` and nothing else, because devices use it too. Everything fails clos
 be checked is refused. Source: wiki.ubuntu.com/ImageBasedUpgrades/GPG.
 """
 
+import hashlib
 import io
 import lzma
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -38,11 +39,16 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyringFiles:
-    """A keyring that may be used: what it says of itself, and its keys as a binary keyring."""
+    """A keyring that may be used: what it says of itself, and its keys as a binary keyring.
+
+    `sha256` is that of the tarball, `signer` the fingerprint that signed it, if it was verified.
+    """
 
     info: KeyringInfo
     keyring: Path
     fingerprints: tuple[str, ...]
+    sha256: str
+    signer: str = ""
 
 
 def verify(
@@ -119,7 +125,7 @@ def load_keyring(
     with tempfile.TemporaryFile() as copy:
         copy.write(content)
         copy.flush()
-        verify(
+        signed = verify(
             copy,
             signature,
             keyring=keyring,
@@ -129,7 +135,7 @@ def load_keyring(
         )
     found = _open_keyring(content, expected=expected, directory=directory)
     _require_usable(found.info, now=now, model=model)
-    return found
+    return replace(found, signer=signed.fingerprint)
 
 
 def pin_keyring(tarball: Path, *, directory: Path, now: datetime) -> KeyringFiles:
@@ -142,6 +148,23 @@ def pin_keyring(tarball: Path, *, directory: Path, now: datetime) -> KeyringFile
 def inspect_keyring(tarball: Path, *, expected: KeyringType, directory: Path) -> KeyringFiles:
     """Unpack a keyring to show what is in it: nothing says yet that it can be trusted."""
     return _open_keyring(_bounded(tarball), expected=expected, directory=directory)
+
+
+def keyring_type(tarball: Path) -> KeyringType:
+    """Return what a keyring tarball is for; TrustError when it is none. Nothing is verified."""
+    try:
+        return KeyringInfo.from_json(_unpack(_bounded(tarball))["keyring.json"]).type
+    except DataError as error:
+        raise TrustError(f"keyring tarball '{tarball.name}': {error.message}") from error
+
+
+def is_keyring(tarball: Path) -> bool:
+    """Tell whether a file is a keyring tarball that a client could take for one."""
+    try:
+        keyring_type(tarball)
+    except TrustError:
+        return False
+    return True
 
 
 def _bounded(tarball: Path) -> bytes:
@@ -168,7 +191,8 @@ def _open_keyring(content: bytes, *, expected: KeyringType, directory: Path) -> 
     keys = openpgp.read_keys(path)
     if not keys.primary and expected is not KeyringType.BLACKLIST:
         raise TrustError(f"keyring '{expected}.tar.xz' holds no key")
-    return KeyringFiles(info=info, keyring=path, fingerprints=keys.primary)
+    digest = hashlib.sha256(content).hexdigest()
+    return KeyringFiles(info=info, keyring=path, fingerprints=keys.primary, sha256=digest)
 
 
 def _require_usable(info: KeyringInfo, *, now: datetime, model: str | None) -> None:
@@ -210,8 +234,14 @@ class Chain:
     """The keyrings of a server, each verified by the one above it."""
 
     def __init__(
-        self, keyrings: Mapping[KeyringType, KeyringFiles], *, directory: Path, now: datetime
+        self,
+        keyrings: Mapping[KeyringType, KeyringFiles],
+        *,
+        directory: Path,
+        now: datetime,
+        revoked: frozenset[str] = frozenset(),
     ) -> None:
+        self._revoked = revoked
         self._keyrings = dict(keyrings)
         self._directory = directory
         self._now = now
@@ -242,7 +272,11 @@ class Chain:
             keyring = self._directory / "payload.gpg"
             files.write_atomically(keyring, own.read_bytes() + common.read_bytes())
         blacklist = self.keyring(KeyringType.BLACKLIST).keyring
-        return verify(data, signature, keyring=keyring, blacklist=blacklist, what=what, level=level)
+        made = verify(data, signature, keyring=keyring, blacklist=blacklist, what=what, level=level)
+        if made.fingerprint in self._revoked:
+            allowed = tuple(sorted(set(openpgp.read_keys(keyring).primary) - self._revoked))
+            raise _refusal(what, level, "the key was revoked before", made.fingerprint, allowed)
+        return made
 
     def add_device_signing(self, tarball: Path, signature: Path, device: str) -> None:
         """Trust the keyring that channels.json names for `device`, signed by image-signing."""
@@ -260,7 +294,12 @@ class Chain:
 
 
 def open_chain(
-    *, archive_master: Path, fetch: Callable[[str], Path], scratch: Path, now: datetime
+    *,
+    archive_master: Path,
+    fetch: Callable[[str], Path],
+    scratch: Path,
+    now: datetime,
+    revoked: frozenset[str] = frozenset(),
 ) -> Chain:
     """Fetch and verify the keyrings of a server, starting from the pinned archive-master.
 
@@ -268,7 +307,8 @@ def open_chain(
     All keyrings are required, the blacklist too: a server that could leave it out could bring a
     revoked key back. A file that the server lacks is a TrustError; one that cannot be fetched
     raises what `fetch` raises. `scratch` is a directory for the unpacked keyrings, which must
-    live as long as the chain.
+    live as long as the chain. `revoked` are keys that were seen on a blacklist before: what they
+    have signed is refused, also when the server has forgotten it.
     """
     pinned = pin_keyring(archive_master, directory=scratch, now=now)
     keyrings = {KeyringType.ARCHIVE_MASTER: pinned}
@@ -283,7 +323,7 @@ def open_chain(
                 f"the server has no usable keyring '{kind}': {error.message}",
                 hint="without all keyrings nothing from this server can be trusted",
             ) from error
-        keyrings[kind] = load_keyring(
+        found = load_keyring(
             tarball,
             signature,
             expected=kind,
@@ -293,4 +333,8 @@ def open_chain(
             directory=scratch,
             now=now,
         )
-    return Chain(keyrings, directory=scratch, now=now)
+        if found.signer in revoked:
+            allowed = tuple(sorted(set(keyrings[above].fingerprints) - revoked))
+            raise _refusal(tarball.name, above, "the key was revoked before", found.signer, allowed)
+        keyrings[kind] = found
+    return Chain(keyrings, directory=scratch, now=now, revoked=revoked)

@@ -1,8 +1,8 @@
-"""Builds: what is asked for, what state it is in, what came of it."""
+"""Builds: what is asked for, how far it is, what came of it."""
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,46 +12,94 @@ from coreimage.errors import DataError
 from coreimage.model.document import parse_object
 
 
-class BuildState(StrEnum):
-    """The states of a live filesystem build, in the words of the build farm."""
+class BuildStatus(StrEnum):
+    """How far a build is. That it is over does not say what came of it: see `BuildResult`."""
 
-    NEEDS_BUILDING = "Needs building"
-    BUILDING = "Currently building"
-    UPLOADING = "Uploading build"
-    SUCCEEDED = "Successfully built"
-    FAILED = "Failed to build"
-    CHROOT_PROBLEM = "Chroot problem"
-    CANCELLED = "Cancelled"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
 
     @property
     def finished(self) -> bool:
-        """Whether the build will not change any more."""
-        return self not in (self.NEEDS_BUILDING, self.BUILDING, self.UPLOADING)
+        """Whether the build is over, unless somebody has it tried again."""
+        return self in (self.COMPLETED, self.ABORTED)
+
+
+class BuildResult(StrEnum):
+    """What came of an attempt: FAILURE is the build's own fault, ERROR its worker's."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    ERROR = "error"
+
+
+# The words of Launchpad's build pages, which people know.
+_LABELS: Mapping[tuple[BuildStatus, BuildResult | None], str] = {
+    (BuildStatus.PENDING, None): "Needs building",
+    (BuildStatus.RUNNING, None): "Currently building",
+    (BuildStatus.COMPLETED, BuildResult.SUCCESS): "Successfully built",
+    (BuildStatus.COMPLETED, BuildResult.FAILURE): "Failed to build",
+    (BuildStatus.COMPLETED, BuildResult.ERROR): "Chroot problem",
+    (BuildStatus.ABORTED, None): "Cancelled",
+}
+LABELS = tuple(_LABELS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What to build; `version` is the build id of the image set, such as 20150511.1."""
+    """What to build; `version` is the build id of the image set, such as 20150511.1.
+
+    `subproject` is `system-image` when the kernel goes into a device tarball of its own.
+    """
 
     project: str
     release: str
     series: str
     arch: str
     version: str
+    distribution: str = ""
+    subproject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a build, which is over; it has no result when it was aborted.
+
+    `exit_code` is that of the program, negative for the signal that ended it.
+    """
+
+    number: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime
+    result: BuildResult | None = None
+    exit_code: int | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """A build in the store. `id` names its directory below builds/.
 
-    `fingerprint` is the digest of everything that went in; `artifacts` are file names below
-    artifacts/.
+    Those of higher priority begin first. `attempt` counts how often it was begun, `attempts` are
+    those that are over, `retries` how many of them were begun again by themselves. `not_before`
+    is when the next one may begin. `fingerprint` is the digest of everything that went in;
+    `artifacts` are file names below artifacts/.
     """
 
     id: int
     request: BuildRequest
-    state: BuildState
+    status: BuildStatus
     created_at: datetime
+    result: BuildResult | None = None
+    priority: int = 0
+    attempt: int = 0
+    attempts: Sequence[Attempt] = ()
+    retries: int = 0
+    not_before: datetime | None = None
+    worker: str = ""
+    abort_asked: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     fingerprint: str = ""
@@ -59,34 +107,89 @@ class Build:
     message: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """Status and result in the words of Launchpad: 'Chroot problem' is the worker's fault."""
+        return _LABELS[self.status, self.result]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there are artifacts to take."""
+        return self.result is BuildResult.SUCCESS
+
     def to_json(self) -> str:
         """Return the text of build.json."""
         return json.dumps(asdict(self), indent=4, default=_text) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Build":
-        """Parse build.json; raises DataError."""
+        """Parse build.json, also of versions that knew only a state; raises DataError."""
         try:
             fields = parse_object(text, name="build.json")
-            fields["id"] = operator.index(fields["id"])
-            fields["request"] = _request(fields["request"])
-            fields["state"] = BuildState(fields["state"])
-            if not isinstance(fields["created_at"], str):
-                raise TypeError("'created_at' is not a time")
-            for key in ("message", "fingerprint"):
-                fields[key] = _name(fields.get(key, ""))
-            fields["extra"] = dict(fields.get("extra", {}))
-            for key in ("created_at", "started_at", "finished_at"):
-                value = fields.get(key)
-                fields[key] = None if value is None else datetime.fromisoformat(value)
-            fields["artifacts"] = tuple(_name(each) for each in fields.get("artifacts", ()))
-            return cls(**fields)
+            if "state" in fields:
+                fields["status"], fields["result"] = status_of_label(fields.pop("state"))
+            return cls(**{**fields, **_checked(fields)})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"build.json is malformed: {error}") from error
 
 
-def _request(fields: Mapping[str, Any]) -> BuildRequest:
-    return BuildRequest(**{key: _name(value) for key, value in fields.items()})
+def status_of_label(label: str) -> tuple[BuildStatus, BuildResult | None]:
+    """Return status and result for Launchpad's words; raises ValueError for others."""
+    if label == "Uploading build":
+        return BuildStatus.RUNNING, None
+    for pair, words in _LABELS.items():
+        if words == label:
+            return pair
+    raise ValueError(f"'{label}' is not a state of a build")
+
+
+def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(fields["created_at"], str):
+        raise TypeError("'created_at' is not a time")
+    status = BuildStatus(fields["status"])
+    result = _optional(BuildResult)(fields.get("result"))
+    if (status, result) not in _LABELS:
+        raise ValueError(f"a build that is {status} has the result {result}")
+    return {
+        "id": operator.index(fields["id"]),
+        "request": BuildRequest(**{key: _name(text) for key, text in fields["request"].items()}),
+        "status": status,
+        "result": result,
+        "attempts": tuple(attempt_from(each) for each in fields.get("attempts", ())),
+        "abort_asked": fields.get("abort_asked", False) is True,
+        "artifacts": tuple(_name(each) for each in fields.get("artifacts", ())),
+        "extra": dict(fields.get("extra", {})),
+        **{key: operator.index(fields.get(key, 0)) for key in ("priority", "attempt", "retries")},
+        **{key: _name(fields.get(key, "")) for key in ("message", "fingerprint", "worker")},
+        **{
+            key: _optional(datetime.fromisoformat)(fields.get(key))
+            for key in ("created_at", "started_at", "finished_at", "not_before")
+        },
+    }
+
+
+def attempt_fields(attempt: Attempt) -> dict[str, Any]:
+    """Return what JSON keeps of an attempt."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(attempt), default=_text))
+    return fields
+
+
+def attempt_from(fields: Mapping[str, Any]) -> Attempt:
+    """Return an attempt from what JSON keeps of it; raises ValueError, KeyError, TypeError."""
+    checked = {
+        "number": operator.index(fields["number"]),
+        "worker": _name(fields["worker"]),
+        "started_at": datetime.fromisoformat(fields["started_at"]),
+        "finished_at": datetime.fromisoformat(fields["finished_at"]),
+        "result": _optional(BuildResult)(fields.get("result")),
+        "exit_code": _optional(operator.index)(fields.get("exit_code")),
+        "message": _name(fields.get("message", "")),
+    }
+    return Attempt(**{**fields, **checked})
+
+
+def _optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
 
 
 def _name(value: Any) -> str:

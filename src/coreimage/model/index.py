@@ -22,6 +22,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 # A path is given to old recoveries in a command line that is split at blanks.
 _PATH = re.compile(r"/[A-Za-z0-9._+:/~-]+\Z")
 _FULL_PERCENTAGE = 100
+# Clients take description-de for a translation as well; we write description_de.
+_TRANSLATION = re.compile(r"description[-_](?P<language>[A-Za-z0-9_@.-]+)\Z")
+_IMAGE_KEYS = frozenset(
+    {
+        *("type", "version", "base", "files", "description", "version_detail", "minversion"),
+        *("phased-percentage", "bootme", "withdrawn", "tags"),
+    }
+)
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TIME = re.compile(
@@ -55,15 +63,33 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One image: a version, its type, and its files in the order of applying."""
+    """One image: a version, its type, and its files in the order of applying.
+
+    `translations` are further descriptions by their language (de, pt_BR). `minversion` is the
+    lowest build that a full image is offered to. `phased_percentage` is the share of devices, of
+    100, that are offered the image: none says all, 0 nobody; only the newest version may have one.
+    `bootme` asks for a reboot before any further image. `withdrawn` is the reason why nobody is
+    offered the image any more, and `tags` are names that people gave it; old clients ignore both.
+    """
 
     type: ImageType
     version: int
     files: Sequence[ImageFile]
     base: int | None = None
     description: str = ""
+    translations: Mapping[str, str] = field(default_factory=dict)
     version_detail: str = ""
+    minversion: int | None = None
+    phased_percentage: int | None = None
+    bootme: bool = False
+    withdrawn: str | None = None
+    tags: Sequence[str] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def percentage(self) -> int:
+        """The share of devices, of 100, that are offered the image."""
+        return _FULL_PERCENTAGE if self.phased_percentage is None else self.phased_percentage
 
     @property
     def size(self) -> int:
@@ -191,23 +217,53 @@ def _image(fields: Any) -> Image:
     if (kind is ImageType.DELTA) != ("base" in fields):
         raise DataError(f"index.json: {where} is {kind} and 'base' does not fit that")
     base = _integer(fields, "base", 1, MAX_VERSION, where) if kind is ImageType.DELTA else None
-    if "phased-percentage" in fields:
-        _integer(fields, "phased-percentage", 0, _FULL_PERCENTAGE, where)
     if not isinstance(fields.get("files"), list) or not fields["files"]:
         raise DataError(f"index.json: {where} has no files")
     files = sorted((_file(each, where) for each in fields["files"]), key=lambda file: file.order)
     if len({file.order for file in files}) != len(files):
         raise DataError(f"index.json: two files of {where} have the same 'order'")
-    known = ("type", "version", "base", "files", "description", "version_detail")
+    translations = {
+        match["language"]: _text(fields, key, where)
+        for key in fields
+        if (match := _TRANSLATION.match(key))
+    }
     return Image(
         type=kind,
         version=version,
         base=base,
         files=files,
         description=_text(fields, "description", where),
+        translations=translations,
         version_detail=_text(fields, "version_detail", where),
-        extra={key: value for key, value in fields.items() if key not in known},
+        minversion=_optional(fields, "minversion", MAX_VERSION, where),
+        phased_percentage=_optional(fields, "phased-percentage", _FULL_PERCENTAGE, where),
+        bootme=_flag(fields, "bootme", where),
+        withdrawn=_text(fields, "withdrawn", where) if "withdrawn" in fields else None,
+        tags=_words(fields, "tags", where),
+        extra={
+            key: value
+            for key, value in fields.items()
+            if key not in _IMAGE_KEYS and not _TRANSLATION.match(key)
+        },
     )
+
+
+def _optional(fields: Mapping[str, Any], key: str, high: int, where: str) -> int | None:
+    return _integer(fields, key, 0, high, where) if key in fields else None
+
+
+def _flag(fields: Mapping[str, Any], key: str, where: str) -> bool:
+    value = fields.get(key, False)
+    if not isinstance(value, bool):
+        raise DataError(f"index.json: '{key}' of {where} is {value!r}, expected true or false")
+    return value
+
+
+def _words(fields: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = fields.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise DataError(f"index.json: '{key}' of {where} is {value!r}, expected a list of words")
+    return tuple(value)
 
 
 def check_path(path: Any) -> str:
@@ -241,8 +297,18 @@ def _file(fields: Any, where: str) -> ImageFile:
 
 
 def _image_fields(image: Image) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+    optional = {
+        "base": image.base,
+        "minversion": image.minversion,
+        "phased-percentage": image.phased_percentage,
+        "bootme": image.bootme or None,
+        "withdrawn": image.withdrawn,
+        "tags": list(image.tags) or None,
+    }
+    return {
         **image.extra,
+        **{f"description_{language}": text for language, text in image.translations.items()},
+        **{key: value for key, value in optional.items() if value is not None},
         "type": image.type.value,
         "version": image.version,
         "description": image.description,
@@ -259,6 +325,3 @@ def _image_fields(image: Image) -> dict[str, Any]:
             for file in image.files
         ],
     }
-    if image.base is not None:
-        fields["base"] = image.base
-    return fields

@@ -79,6 +79,11 @@ def manifest_name(series: str, product: str, arch: str) -> str:
     return f"{series}-preinstalled-{product}-{arch}.manifest"
 
 
+def sbom_name(series: str, product: str, arch: str) -> str:
+    """Return the name of the bill of materials: vivid-preinstalled-core-amd64.cdx.json."""
+    return f"{series}-preinstalled-{product}-{arch}.cdx.json"
+
+
 def parse_checksums(text: str, *, source: str) -> dict[str, str]:
     """Parse SHA256SUMS into file name to digest; raises DataError that names file and line."""
     sums: dict[str, str] = {}

@@ -69,7 +69,7 @@ def publish(
     return place
 
 
-def locked(locks: Path, *, purpose: str) -> AbstractContextManager[None]:
+def locked(locks: Path, *, purpose: str) -> AbstractContextManager[object]:
     """Return the lock that whoever changes the publication tree holds; BusyError after a while."""
     return lock(locks / "publication.lock", purpose=purpose, wait=_WAIT_FOR_OTHERS)
 

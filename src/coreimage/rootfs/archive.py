@@ -32,6 +32,8 @@ _KEYRINGS = {
     "ubuntu": Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
 }
 _TARGET_FILES = "$(REPO_URI)\t$(RELEASE)\t$(FILENAME)"
+# Where the main mirror has but these, and a mirror of ports has the others.
+_MAIN_ARCHES = {"ubuntu": ("amd64", "i386")}
 _INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
 # How apt says that it has an index but does not trust it.
 _REFUSALS = re.compile(
@@ -129,11 +131,7 @@ def find_archive(
     """
     distribution, release = selection.definition.distribution, selection.release
     keyring = _find_keyring(distribution, settings)
-    if settings.mirror:
-        mirrors = {"main": settings.mirror}
-        mirrors["security"] = settings.security_mirror or settings.mirror
-    else:
-        mirrors = host_mirrors(distribution) or default_mirrors(release.series, scratch)
+    mirrors = _mirrors(selection, settings, scratch)
     components = " ".join(release.components)
     return Archive(
         suite=release.series,
@@ -145,6 +143,19 @@ def find_archive(
         keyring=keyring,
         extras=_all_extras(selection, keyring, extras),
     )
+
+
+def _mirrors(selection: Selection, settings: ArchiveSettings, scratch: Path) -> dict[str, str]:
+    """Return the mirrors of a selection's architecture: `main` and `security`."""
+    distribution, series = selection.definition.distribution, selection.release.series
+    ports = selection.arch not in _MAIN_ARCHES.get(distribution, (selection.arch,))
+    if ports and settings.ports_mirror:
+        return dict.fromkeys(("main", "security"), settings.ports_mirror)
+    if settings.mirror:
+        return {"main": settings.mirror, "security": settings.security_mirror or settings.mirror}
+    # What this machine's apt uses is known to have the main architectures only.
+    found = {} if ports else host_mirrors(distribution)
+    return found or default_mirrors(series, scratch, selection.arch)
 
 
 def locked_archive(
@@ -220,7 +231,7 @@ def mirrors_in_targets(text: str, distribution: str, codename: str) -> dict[str,
     return {"security": mirrors["main"], **mirrors} if "main" in mirrors else {}
 
 
-def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
+def default_mirrors(series: str, scratch: Path, arch: str) -> dict[str, str]:
     """Return the mirrors that mmdebstrap uses when it is given none: `main` and `security`.
 
     They are asked of mmdebstrap, which writes a sources.list before it does anything else.
@@ -228,9 +239,9 @@ def default_mirrors(series: str, scratch: Path) -> dict[str, str]:
     found = scratch / "default-sources.list"
     # The first hook hands the file out, the second ends the run.
     hooks = [f"--setup-hook=download /etc/apt/sources.list {found.name}", "--setup-hook=exit 1"]
-    asked = run.run(
-        ["mmdebstrap", "--variant=custom", *hooks, series, "-"], cwd=scratch, check=False
-    )
+    # Whether programs of the architecture run here does not matter: none is run.
+    words = ["--variant=custom", f"--architectures={arch}", "--skip=check/qemu"]
+    asked = run.run(["mmdebstrap", *words, *hooks, series, "-"], cwd=scratch, check=False)
     if not found.is_file():
         raise run.failure(asked)
     mirrors = mirrors_in_sources(found.read_text(), series)

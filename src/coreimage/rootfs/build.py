@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,6 +25,8 @@ from coreimage.rootfs.cache import Cache, Entry, Recipe, Shelf, link_or_copy
 from coreimage.rootfs.definition import Selection
 from coreimage.rootfs.download import bring
 from coreimage.rootfs.inputs import Inputs, gather
+from coreimage.rootfs.installed import InstalledPackage, installed
+from coreimage.rootfs.licences import declared_licences
 from coreimage.rootfs.locking import make_lock
 from coreimage.rootfs.manifest import manifest
 from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
@@ -60,6 +62,7 @@ def artifact_names(project: str) -> dict[str, str]:
         "rootfs": f"{stem}.rootfs.tar.gz",
         "device": f"{stem}.device.tar.gz",
         "manifest": f"{stem}.manifest",
+        "sbom": f"{stem}.cdx.json",
         "lock": f"{stem}.lock.json",
         "record": f"{stem}.build.json",
     }
@@ -272,13 +275,16 @@ def _pack(job: _Job, plan: RootfsPlan) -> SplitResult:
 
 
 def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
-    """Check ids, write the manifest beside the tarballs; return what the record says of them."""
+    """Check ids, write manifest and bill of materials; return what the record says of all."""
     selection = job.inputs.selection
     pins = selection.pins()
     if pins is not None:
         folder = selection.folders[-1] / "series" / selection.release.series / "ids"
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
-    job.path("manifest").write_text(manifest(result.status), encoding="utf-8")
+    packages = list(installed(result.status))
+    job.path("manifest").write_text(manifest(packages), encoding="utf-8")
+    bill = _bill(job, packages, result, epoch)
+    job.path("sbom").write_text(bill, encoding="utf-8")
     files = [name for kind, name in job.names.items() if kind not in _OWN]
     return {
         "epoch": epoch,
@@ -288,6 +294,32 @@ def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
         "device_bytes": result.device_size,
         "sha256": {name: sha256_of(job.parts / name) for name in files},
     }
+
+
+def _bill(job: _Job, packages: Sequence[InstalledPackage], result: SplitResult, epoch: int) -> str:
+    # Only builds need it, and it takes a quarter of a second to import.
+    from coreimage.rootfs.sbom import Contents, bill_of_materials
+
+    selection = job.inputs.selection
+    tarballs = [job.names[kind] for kind in ("rootfs", "device") if kind in job.names]
+    return bill_of_materials(
+        Contents(
+            name=selection.definition.name,
+            title=selection.definition.title,
+            distribution=selection.definition.distribution,
+            release=selection.release_name,
+            series=selection.release.series,
+            arch=selection.arch,
+            made_at=datetime.fromtimestamp(epoch, UTC),
+            packages=packages,
+            artifacts={name: sha256_of(job.parts / name) for name in tarballs},
+            digests={
+                (each.name, each.version, each.architecture): each.sha256
+                for each in job.inputs.resolution.packages
+            },
+            licences={name: declared_licences(text) for name, text in result.copyrights.items()},
+        )
+    )
 
 
 def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:

@@ -40,12 +40,14 @@ class Release(_Strict):
     """More packages in this release."""
     without_packages: Sequence[_Package] = ()
     """Packages that this release does without."""
+    without_architectures: Mapping[_Name, str] = Field(default_factory=dict)
+    """Architectures that this release lacks, and why."""
 
 
 class Architecture(_Strict):
     """What an architecture adds: its kernel and its boot loader."""
 
-    bootloader: Literal["grub"]
+    bootloader: Literal["grub", "u-boot"]
     """The boot loader."""
     packages: Sequence[_Package] = ()
     """More packages on this architecture: its kernel."""
@@ -56,7 +58,7 @@ class Device(_Strict):
 
     arch: _Name
     """The architecture that the device has."""
-    bootloader: Literal["grub"] | None = None
+    bootloader: Literal["grub", "u-boot"] | None = None
     """The boot loader, where it is not the architecture's."""
     packages: Sequence[_Package] = ()
     """More packages on this device."""
@@ -272,6 +274,13 @@ def select(
             f"definition '{name}' has no release '{chosen}'",
             hint="its releases are " + ", ".join(_shown(definition.releases)),
         )
+    lacking = definition.releases[chosen].without_architectures
+    if arch in lacking:
+        raise NotFoundError(
+            f"release '{chosen}' of definition '{name}' has no architecture '{arch}': "
+            + lacking[arch],
+            hint="its architectures are " + ", ".join(architectures(definition, chosen)),
+        )
     if arch not in definition.architectures:
         raise NotFoundError(
             f"definition '{name}' has no architecture '{arch}'",
@@ -288,6 +297,20 @@ def select(
         architecture=definition.architectures[arch],
         device=_device(definition, device, arch),
     )
+
+
+def architectures(definition: Definition, release: str | None = None) -> list[str]:
+    """Return the architectures of a release, by its number or series, by default the default one.
+
+    Those of a release that there is not are all.
+    """
+    wanted = release or definition.default_release
+    for number, each in definition.releases.items():
+        if wanted in (number, each.series):
+            return [
+                arch for arch in definition.architectures if arch not in each.without_architectures
+            ]
+    return list(definition.architectures)
 
 
 def generic_device(arch: str) -> str:

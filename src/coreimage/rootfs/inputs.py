@@ -15,7 +15,7 @@ from coreimage.rootfs.extra import ExtraArchive
 from coreimage.rootfs.recipe import fingerprint, image_recipe, package_recipe
 
 # Raised whenever the same inputs would give other bytes than before.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

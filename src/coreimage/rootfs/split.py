@@ -1,7 +1,8 @@
 """Splitting a tree: what depends on the machine goes to the device tarball, the rest is the rootfs.
 
 The device tarball has `assets/vmlinuz`, `assets/initrd.img` and `hardware.yaml` for the boot
-loader, and the kernel's modules, firmware, configuration and symbols below `system/`.
+loader, for u-boot `assets/dtbs` too, and the kernel's modules, firmware, configuration and symbols
+below `system/`.
 """
 
 import re
@@ -26,8 +27,14 @@ from coreimage.rootfs.blocks import (
 # What is looked at afterwards, by the field of the result that keeps it.
 _KEPT = {"var/lib/dpkg/status": "status", "etc/passwd": "passwd", "etc/group": "group"}
 _MAX_KEPT = 64 << 20
+_COPYRIGHT = re.compile(r"usr/share/doc/([^/]+)/copyright")
+_MAX_COPYRIGHT = 1 << 20
 _DEVICE_TREES = ("usr/lib/modules/", "usr/lib/firmware/", "lib/modules/", "lib/firmware/")
 _KERNEL = re.compile(r"boot/(vmlinuz|initrd\.img)-(.+)")
+# Where Debian's and Ubuntu's kernels keep their device trees.
+_DEVICE_TREE = re.compile(r"(?:usr/)?lib/(?:linux-image-\d[^/]*|firmware/[^/]+/device-tree)(/.+)?")
+_DTBS = "assets/dtbs"
+_U_BOOT = "u-boot"
 # Links to the newest kernel, which the boot loader does not follow.
 _LINKS = frozenset(
     {"vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old", "boot/vmlinuz", "boot/initrd.img"}
@@ -38,12 +45,14 @@ _ASSETS = {"vmlinuz": "assets/vmlinuz", "initrd.img": "assets/initrd.img"}
 
 @dataclass(slots=True, kw_only=True)
 class SplitResult:
-    """What went by: package database, users, groups, and how much there was of each part."""
+    """What went by: package database, users, groups, copyright files by package, sizes."""
 
     status: bytes = b""
     passwd: bytes = b""
     group: bytes = b""
     kernels: dict[str, str] = field(default_factory=dict)
+    has_dtbs: bool = False
+    copyrights: dict[str, bytes] = field(default_factory=dict)
     entries: int = 0
     rootfs_size: int = 0
     device_size: int = 0
@@ -54,7 +63,8 @@ def split(
 ) -> SplitResult:
     """Write a tree's tar stream as two gzipped tarballs, in one pass; raises DataError.
 
-    Without `device` nothing is taken out of the tree.
+    Without `device` nothing is taken out of the tree. Device trees of the kernel become assets
+    for u-boot, which must have them; other boot loaders get them from the firmware.
     """
     result = SplitResult()
     reader = BlockReader(stream)
@@ -66,7 +76,7 @@ def split(
                 reader.skip(padded(member.size))
                 continue
             result.entries += 1
-            name, link = _placed(member, result) if machine else (None, member.link)
+            name, link = _placed(member, result, bootloader) if machine else (None, member.link)
             if machine is None or name is None:
                 result.rootfs_size += member.size
                 system.write(member.rewritten(member.name or ".", link))
@@ -81,10 +91,15 @@ def split(
 
 
 def _pass_on(reader: BlockReader, member: Member, target: TarFile, result: SplitResult) -> None:
-    kept = _KEPT.get(member.name)
-    if kept is not None and member.size <= _MAX_KEPT:
+    """Copy the content of a member, and keep it where it is looked at afterwards."""
+    kept = _KEPT.get(member.name) if member.size <= _MAX_KEPT else None
+    about = _COPYRIGHT.fullmatch(member.name) if member.size <= _MAX_COPYRIGHT else None
+    if kept is not None or (about is not None and member.kind == tarfile.REGTYPE):
         content = reader.take(padded(member.size))
-        setattr(result, kept, content[: member.size])
+        if kept is not None:
+            setattr(result, kept, content[: member.size])
+        elif about is not None:
+            result.copyrights[about[1]] = content[: member.size]
         target.write(content)
         return
     left = padded(member.size)
@@ -102,13 +117,16 @@ def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str, epoc
                 hint="name a kernel package in the definition, or set device_tarball = false",
             )
     hardware = Hardware(
-        kernel=_ASSETS["vmlinuz"], initrd=_ASSETS["initrd.img"], bootloader=bootloader
+        kernel=_ASSETS["vmlinuz"],
+        initrd=_ASSETS["initrd.img"],
+        bootloader=bootloader,
+        dtbs=_DTBS if result.has_dtbs else "",
     )
     text = hardware.to_yaml().encode()
     target.add(tar.entry("hardware.yaml", mtime=epoch, mode=0o644, size=len(text)), text)
 
 
-def _placed(member: Member, result: SplitResult) -> tuple[str | None, str]:
+def _placed(member: Member, result: SplitResult, bootloader: str) -> tuple[str | None, str]:
     """Return where a member goes, as `_place` does, and its hard link pointed there too."""
     kernel = _KERNEL.fullmatch(member.name)
     if kernel is not None:
@@ -120,10 +138,11 @@ def _placed(member: Member, result: SplitResult) -> tuple[str | None, str]:
                     hint="name one kernel package in the definition",
                 )
         result.kernels[kind] = release
-    place = _place(member.name)
+    place = _place(member.name, bootloader)
+    result.has_dtbs = result.has_dtbs or (place or "").startswith(f"{_DTBS}/")
     if member.kind != tarfile.LNKTYPE:
         return place, member.link
-    target = _place(member.link)
+    target = _place(member.link, bootloader)
     if (target is None) != (place is None) or _is_dropped(member.link):
         raise DataError(
             f"the built tree has a hard link '{member.name}' to '{member.link}', "
@@ -133,11 +152,14 @@ def _placed(member: Member, result: SplitResult) -> tuple[str | None, str]:
     return place, target or member.link
 
 
-def _place(name: str) -> str | None:
+def _place(name: str, bootloader: str) -> str | None:
     """Return the name of a member in the device tarball, or None when it stays in the rootfs."""
     kernel = _KERNEL.fullmatch(name)
     if kernel is not None:
         return _ASSETS[kernel[1]]
+    device_tree = _DEVICE_TREE.fullmatch(name)
+    if device_tree is not None:
+        return f"{_DTBS}{device_tree[1] or ''}" if bootloader == _U_BOOT else f"system/{name}"
     return f"system/{name}" if name.startswith(("boot/", *_DEVICE_TREES)) else None
 
 

@@ -1,33 +1,25 @@
 """Generation: the files of an image, made in a scratch directory, signed, not yet published."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from coreimage.config import Settings, Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import compress, files
-from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress, Task
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import pool
-from coreimage.systemimage.generators import version
-from coreimage.systemimage.generators.table import Generator
+from coreimage.systemimage.generators import inspection, version
+from coreimage.systemimage.generators.table import Writer
 from coreimage.systemimage.pool import PoolFile, Recipe, SideCar
-from coreimage.systemimage.publications import VerifiedPublication
+from coreimage.systemimage.signing import SigningService
 
-
-def source_recipe(settings: Settings, generator: Generator, *, name: str, sha256: str) -> Recipe:
-    """Return what decides the bytes of a file made from a publication's file."""
-    return Recipe(
-        generator=generator.name,
-        generator_version=generator.revision,
-        source=name,
-        sha256=sha256,
-        settings={"xz": settings.compression.xz},
-    )
+POOL_LEVEL = KeyringType.IMAGE_SIGNING
+"""Who signs the pool: its files are shared by devices that have a key of their own and others."""
 
 
 def version_recipe(settings: Settings) -> Recipe:
@@ -43,57 +35,95 @@ def version_recipe(settings: Settings) -> Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Makes files in `scratch`, signed by the key of `level`."""
+    """Makes files in `scratch`; `level` signs what belongs to one device."""
 
     workspace: Workspace
-    source: VerifiedPublication
     scratch: Path
     level: KeyringType
     progress: Progress
 
-    def make(self, generator: Generator, recipe: Recipe) -> PoolFile:
-        """Make a pool file from a file of the publication.
+    def convert(self, source: Path, writer: Writer, *, name: str, sidecar: SideCar) -> PoolFile:
+        """Make a pool file from a compressed tarball that has the digest of the recipe.
 
-        Raises TrustError when the input is not what the publisher signed for.
+        Raises TrustError when it has another one, or is written to meanwhile.
         """
-        made = self.scratch / f"{generator.prefix}{pool.SUFFIX}"
-        with (self.source.directory / recipe.source).open("rb") as file:
+        made, recipe = self._place(name), sidecar.recipe
+        with source.open("rb") as file:
             before = _stamp(file)
             _require_digest(file, recipe, self.progress)
             size = os.fstat(file.fileno()).st_size
-            with self.progress.task(f"compressing {recipe.source}", size) as task:
-                _convert(file, made, generator, recipe, task)
+            with (
+                self.progress.task(f"compressing {source.name}", size) as task,
+                compress.decompressing(file, name=recipe.source) as unpacked,
+                self._packed(made) as packed,
+            ):
+                writer(_Following(unpacked, file, task), packed, name=recipe.source)
             if _stamp(file) != before:
                 raise TrustError(f"'{recipe.source}' was changed while it was read")
-        detail = f"{generator.prefix}={self.source.publication.version}"
-        path = f"/pool/{generator.prefix}-{{sha256}}{pool.SUFFIX}"
-        return self._stage(made, path=path, recipe=recipe, detail=detail)
+        return self._stage(made, name, sidecar)
 
-    def make_version(self, identity: version.ImageIdentity) -> PoolFile:
-        """Make the file that tells a device which image it has."""
-        made = self.scratch / f"version-{identity.version}{pool.SUFFIX}"
+    def generate(
+        self, write: Callable[[BinaryIO], None], *, name: str, sidecar: SideCar
+    ) -> PoolFile:
+        """Make a pool file from nothing but what `write` writes, a tar stream."""
+        made = self._place(name)
+        with self._packed(made) as packed:
+            write(packed)
+        return self._stage(made, name, sidecar)
+
+    def adopt(self, source: Path, *, name: str, sidecar: SideCar) -> PoolFile:
+        """Publish a finished tar.xz byte for byte; it is read once to see what is in it.
+
+        Raises TrustError when it is not the one of the recipe, DataError for unsafe members.
+        """
+        made = self._place(name)
+        with source.open("rb") as file, made.open("wb") as target:
+            files.copy_stream(file, target)
+        with made.open("rb") as file:
+            _require_digest(file, sidecar.recipe, self.progress)
+            with compress.decompressing(file, name=sidecar.recipe.source) as stream:
+                inspection.inspect(stream, archive=sidecar.recipe.source)
+        return self._stage(made, name, sidecar)
+
+    def make_version(self, identity: version.ImageIdentity, *, origin: str, mtime: int) -> PoolFile:
+        """Make the file that tells a device which image it has; `mtime` in UNIX seconds."""
+        made = self._place(f"version-{identity.version}")
         settings = self.workspace.settings
-        mtime = _build_time(self.source.publication.version)
+        with self._packed(made) as packed:
+            version.write(packed, identity=identity, server=settings.server, mtime=mtime)
+        sidecar = SideCar(
+            recipe=version_recipe(settings),
+            publication=origin,
+            version_detail=identity.version_detail,
+        )
+        path = f"/{identity.channel}/{identity.device}/{made.name}"
+        return pool.stage(
+            made,
+            path=path,
+            sidecar=sidecar,
+            signer=SigningService(self.workspace),
+            level=self.level,
+        )
+
+    def _place(self, name: str) -> Path:
+        return self.scratch / f"{name}{pool.SUFFIX}"
+
+    @contextmanager
+    def _packed(self, made: Path) -> Iterator[BinaryIO]:
+        level = self.workspace.settings.compression.xz
         with (
             made.open("wb") as target,
-            compress.compressing(target, kind="xz", level=settings.compression.xz) as packed,
+            compress.compressing(target, kind="xz", level=level) as packed,
         ):
-            version.write(packed, identity=identity, server=settings.server, mtime=mtime)
-        return self._stage(
-            made,
-            path=f"/{identity.channel}/{identity.device}/{made.name}",
-            recipe=version_recipe(settings),
-            detail=identity.version_detail,
-        )
+            yield packed
 
-    def _stage(self, made: Path, *, path: str, recipe: Recipe, detail: str) -> PoolFile:
-        sidecar = SideCar(
-            recipe=recipe,
-            publication=str(self.source.publication.path),
-            version_detail=detail,
-        )
-        signer = Signer(self.workspace.gpg_home)
-        return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=self.level)
+    def _stage(self, made: Path, name: str, sidecar: SideCar) -> PoolFile:
+        return self.stage(made, f"/pool/{name}-{{sha256}}{pool.SUFFIX}", sidecar)
+
+    def stage(self, made: Path, path: str, sidecar: SideCar) -> PoolFile:
+        """Sign a finished file of the pool, ready to be published; see `pool.stage`."""
+        signer = SigningService(self.workspace)
+        return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=POOL_LEVEL)
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int, int]:
@@ -103,7 +133,7 @@ def _stamp(file: BinaryIO) -> tuple[int, int, int]:
 
 
 def _require_digest(file: BinaryIO, recipe: Recipe, progress: Progress) -> None:
-    """Refuse an input that is not the one the publisher signed for."""
+    """Refuse an input that is not the one that was vouched for."""
     size = os.fstat(file.fileno()).st_size
     hashing = files.HashingReader(file)
     with progress.task(f"checking {recipe.source}", size) as task:
@@ -111,7 +141,7 @@ def _require_digest(file: BinaryIO, recipe: Recipe, progress: Progress) -> None:
             task.advance(len(chunk))
     if hashing.sha256 != recipe.sha256:
         raise TrustError(
-            f"'{recipe.source}' is not what SHA256SUMS says: its sha256 is {hashing.sha256}, "
+            f"'{recipe.source}' is not what was vouched for: its sha256 is {hashing.sha256}, "
             f"expected {recipe.sha256}",
             hint="publish the build again",
         )
@@ -131,19 +161,3 @@ class _Following:
         self._task.advance(position - self._position)
         self._position = position
         return data
-
-
-def _convert(file: BinaryIO, made: Path, generator: Generator, recipe: Recipe, task: Task) -> None:
-    level = recipe.settings["xz"]
-    with (
-        made.open("wb") as target,
-        compress.decompressing(file, name=recipe.source) as unpacked,
-        compress.compressing(target, kind="xz", level=level) as packed,
-    ):
-        generator.write(_Following(unpacked, file, task), packed, name=recipe.source)
-
-
-def _build_time(build_id: str) -> int:
-    """Return midnight of the build's day in UNIX seconds, so that equal inputs give equal bytes."""
-    day = datetime.strptime(build_id.partition(".")[0], "%Y%m%d").replace(tzinfo=UTC)
-    return int(day.timestamp())

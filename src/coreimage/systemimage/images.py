@@ -7,13 +7,19 @@ from datetime import datetime
 from coreimage.errors import CoreImageError
 from coreimage.model.index import MAX_VERSION, Image, Index
 
-_PHASED = "phased-percentage"
-_LAST = "last_version"
+LAST_VERSION = "last_version"
 
 
-def empty_index(now: datetime) -> Index:
-    """Return the index that a device starts with."""
-    return Index(generated_at=now)
+def empty_index(now: datetime, *, last: int = 0) -> Index:
+    """Return the index that a device starts with; `last` is the highest number used before."""
+    return Index(generated_at=now, extra={LAST_VERSION: last} if last else {})
+
+
+def last_version(index: Index) -> int:
+    """Return the highest number that an image ever had here, 0 when there was none."""
+    remembered = index.extra.get(LAST_VERSION, 0)
+    known = [image.version for image in index.images]
+    return max([remembered if isinstance(remembered, int) else 0, *known])
 
 
 def next_version(index: Index) -> int:
@@ -22,9 +28,7 @@ def next_version(index: Index) -> int:
     The index remembers the last number, so that removing the newest image does not free it.
     Raises CoreImageError when the format has no higher number.
     """
-    remembered = index.extra.get(_LAST, 0)
-    known = [image.version for image in index.images]
-    version = max([remembered if isinstance(remembered, int) else 0, *known]) + 1
+    version = last_version(index) + 1
     if version > MAX_VERSION:
         raise CoreImageError(
             f"the channel is full: image versions end at {MAX_VERSION}",
@@ -34,18 +38,19 @@ def next_version(index: Index) -> int:
 
 
 def add_images(index: Index, images: Sequence[Image]) -> Index:
-    """Return the index with images added, sorted; only the newest version keeps its phasing."""
+    """Return the index with images added, sorted; only the newest version keeps its phasing.
+
+    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too.
+    """
     newest = max(image.version for image in (*index.images, *images))
     merged = [
-        image if image.version == newest else _without_phasing(image)
+        image if image.version == newest or image.withdrawn is not None else _without_phasing(image)
         for image in (*index.images, *images)
     ]
     merged.sort(key=lambda image: (image.version, image.type, image.base or 0))
-    last = max(newest, next_version(index) - 1)
-    return replace(index, images=merged, extra={**index.extra, _LAST: last})
+    last = max(newest, last_version(index))
+    return replace(index, images=merged, extra={**index.extra, LAST_VERSION: last})
 
 
 def _without_phasing(image: Image) -> Image:
-    return replace(
-        image, extra={key: value for key, value in image.extra.items() if key != _PHASED}
-    )
+    return replace(image, phased_percentage=None)

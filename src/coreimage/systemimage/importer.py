@@ -1,25 +1,31 @@
-"""Import: the newest publication becomes the next image of a device.
+"""Import: what a channel is fed from becomes the next image of a device.
 
-The slow part, rewriting and compressing, happens before the transaction and in a scratch
-directory; the transaction then moves files and publishes the index in one step.
+What has changed is found out first. The slow part, rewriting and compressing, happens before the
+transaction and in a scratch directory; the transaction then moves files and publishes the index,
+full image and deltas, in one step.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-from coreimage.config import ChannelSettings, Workspace
-from coreimage.errors import NotFoundError
-from coreimage.lib import files
+from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.feeds import ChannelSettings
+from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
-from coreimage.model.channels import Channels
 from coreimage.model.index import Image, ImageType, Index
-from coreimage.systemimage import images, pool, publications, tree
-from coreimage.systemimage.generation import Maker, source_recipe, version_recipe
-from coreimage.systemimage.generators.table import GENERATORS, Generator
+from coreimage.systemimage import deltas, images, pool, tree
+from coreimage.systemimage.deltas import Delta
+from coreimage.systemimage.expiry import expire
+from coreimage.systemimage.generation import Maker, version_recipe
 from coreimage.systemimage.generators.version import ImageIdentity
-from coreimage.systemimage.pool import PoolFile, Recipe
-from coreimage.systemimage.publications import VerifiedPublication
+from coreimage.systemimage.origins.table import resolve
+from coreimage.systemimage.parts import Context, Part
+from coreimage.systemimage.pool import PoolFile
+
+_EVERYBODY = 100
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +44,20 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One import: from where, to where, and by which recipes."""
+    """One import: from where and to where."""
 
     workspace: Workspace
     channel: str
     device: str
-    source: VerifiedPublication
-    recipes: Mapping[Generator, Recipe]
+    settings: ChannelSettings
+    parts: Sequence[Part]
+    chain: trust.Chain
+    maker: Maker
     now: datetime
+
+    @property
+    def purpose(self) -> str:
+        return f"image import {self.channel} {self.device}"
 
 
 def import_image(
@@ -54,45 +66,66 @@ def import_image(
     channel: str,
     device: str,
     settings: ChannelSettings,
-    series: str,
-    product: str = "core",
+    series: str | None = None,
+    product: str | None = None,
     progress: Progress,
     now: datetime,
 ) -> ImportResult:
-    """Publish the newest publication of a channel's project as its next full image.
+    """Publish what a channel is fed from, as it is now, as its next full image.
 
-    The publication's SHA256SUMS is verified first and its files against it. Inputs that give the
-    files of the newest image again make no new version. Raises NotFoundError (channel, device,
-    publication), TrustError (signature, checksum), DataError (tarball); the tree is as before then.
+    `series` and `product` are for files of publications that do not say their own. Inputs that
+    give the files of the newest image again make no new version. Raises NotFoundError (channel,
+    device, publication), TrustError (signature, checksum), DataError (tarball), UnavailableError
+    (server); the tree is as before then.
     """
-    arch = _arch(tree.read_channels(workspace), channel, device, settings)
-    names = {each: each.source(series, product, arch) for each in GENERATORS}
-    newest = publications.find_newest(
-        workspace.publications,
-        project=settings.project,
-        series=series,
-        wanted=list(names.values()),
-        only_good=settings.accept == "good",
-    )
-    with tree.open_chain(workspace, now=now) as chain:
-        source = publications.verify(workspace.publications, newest, chain=chain)
-    recipes = {
-        each: source_recipe(workspace.settings, each, name=name, sha256=source.sha256(name))
-        for each, name in names.items()
-    }
-    job = _Job(
-        workspace=workspace,
-        channel=channel,
-        device=device,
-        source=source,
-        recipes=recipes,
-        now=now,
-    )
-    return _run(job, progress)
+    found = tree.read_channels(workspace).require(channel)
+    entry = found.devices.get(device)
+    target = found.follows or (entry.redirect if entry else None)
+    if target is not None:
+        raise CoreImageError(
+            f"'{device}' of channel '{channel}' follows channel '{target}'",
+            hint=f"import into '{target}': '{channel}' follows in the same step",
+        )
+    arch = _arch(channel, device, settings)
+    files.sweep(workspace.channel_tree)
+    with (
+        tree.open_chain(workspace, now=now) as chain,
+        files.scratch_directory(workspace.channel_tree) as scratch,
+    ):
+        feeds = settings.feeds(device)
+        context = Context(
+            workspace=workspace,
+            channel=channel,
+            device=device,
+            arch=arch,
+            feeds=feeds,
+            series=series,
+            product=product,
+            project=settings.project,
+            accept=settings.accept,
+            chain=chain,
+            scratch=scratch,
+            progress=progress,
+            now=now,
+        )
+        parts = [resolve(each, context) for each in feeds]
+        level = tree.payload_level(entry)
+        maker = Maker(workspace=workspace, scratch=scratch, level=level, progress=progress)
+        return _run(
+            _Job(
+                workspace=workspace,
+                channel=channel,
+                device=device,
+                settings=settings,
+                parts=parts,
+                chain=chain,
+                maker=maker,
+                now=now,
+            )
+        )
 
 
-def _arch(channels: Channels, channel: str, device: str, settings: ChannelSettings) -> str:
-    channels.require(channel)
+def _arch(channel: str, device: str, settings: ChannelSettings) -> str:
     if device not in settings.devices:
         raise NotFoundError(
             f"channel '{channel}' is not configured for device '{device}'",
@@ -102,25 +135,12 @@ def _arch(channels: Channels, channel: str, device: str, settings: ChannelSettin
     return settings.devices[device]
 
 
-def _run(job: _Job, progress: Progress) -> ImportResult:
-    files.sweep(job.workspace.channel_tree)
+def _run(job: _Job) -> ImportResult:
     image, present = _newest_files(job)
-    if image is not None and _is_current(job, present):
+    if image is not None and _comes_from(job, present):
         return _result(job, image, changed=False)
-    device = tree.read_channels(job.workspace).channels[job.channel].devices.get(job.device)
-    with files.scratch_directory(job.workspace.channel_tree) as scratch:
-        maker = Maker(
-            workspace=job.workspace,
-            source=job.source,
-            scratch=scratch,
-            level=tree.payload_level(device),
-            progress=progress,
-        )
-        parts = [
-            _reusable(job, present, recipe) or maker.make(generator, recipe)
-            for generator, recipe in job.recipes.items()
-        ]
-        return _publish(job, parts, maker)
+    made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
+    return _publish(job, made)
 
 
 def _newest_files(job: _Job) -> tuple[Image | None, Sequence[PoolFile]]:
@@ -133,62 +153,156 @@ def _newest_files(job: _Job) -> tuple[Image | None, Sequence[PoolFile]]:
 
 
 def _index(job: _Job) -> Index:
-    channel = tree.read_channels(job.workspace).channels[job.channel]
+    channel = tree.read_channels(job.workspace).require(job.channel)
     if job.device not in channel.devices:
         return images.empty_index(job.now)
     return tree.read_index(job.workspace, job.channel, job.device)
 
 
-def _is_current(job: _Job, present: Sequence[PoolFile]) -> bool:
-    wanted = [*job.recipes.values(), version_recipe(job.workspace.settings)]
-    found = [each.sidecar.recipe for each in present]
-    return [each.identity for each in found] == [each.identity for each in wanted]
+def _comes_from(job: _Job, present: Sequence[PoolFile]) -> bool:
+    """Tell whether an image's files were made by the recipes of today."""
+    wanted = [(part.name, part.sidecar.recipe.identity) for part in job.parts]
+    wanted.append(("version", version_recipe(job.workspace.settings).identity))
+    return wanted == [(pool.prefix_of(each.path), each.sidecar.recipe.identity) for each in present]
 
 
-def _reusable(job: _Job, present: Sequence[PoolFile], recipe: Recipe) -> PoolFile | None:
-    """Return the newest image's file of the same recipe, if it still is what it was."""
-    for each in present:
-        path = tree.local_path(job.workspace, each.path)
-        if each.sidecar.recipe.identity == recipe.identity:
-            return each if files.sha256_of(path) == each.checksum else None
+def _is_same(
+    job: _Job, image: Image, present: Sequence[PoolFile], made: Sequence[PoolFile]
+) -> bool:
+    """Tell whether an image's files are those that were made, whatever they were made of."""
+    version = version_recipe(job.workspace.settings).identity
+    same_version = bool(present) and present[-1].sidecar.recipe.identity == version
+    return same_version and [each.path for each in image.files[:-1]] == [each.path for each in made]
+
+
+def _reusable(job: _Job, present: Sequence[PoolFile], part: Part) -> PoolFile | None:
+    """Return the file of the same recipe that is published already, if it still is what it was."""
+    recipe = part.sidecar.recipe
+    candidates = [each for each in present if pool.prefix_of(each.path) == part.name]
+    recalled = pool.recall(job.workspace, part.name, recipe)
+    for each in (*candidates, *([recalled] if recalled else [])):
+        if each.sidecar.recipe.identity != recipe.identity:
+            continue
+        try:
+            pool.require_intact(job.workspace, each, job.chain)
+        except TrustError as error:
+            job.maker.progress.note(f"'{each.path}' is made anew: {error.message}")
+        else:
+            return each
     return None
 
 
-def _publish(job: _Job, parts: Sequence[PoolFile], maker: Maker) -> ImportResult:
-    """Add the image in one transaction, unless another importer has just done so."""
-    purpose = f"image import {job.channel} {job.device}"
-    with tree.edit(job.workspace, now=job.now, purpose=purpose) as edit:
-        image, present = _newest_files(job)
-        if image is not None and _is_current(job, present):
-            return _result(job, image, changed=False)
-        index = _index(job)
-        new, members = _assemble(job, images.next_version(index), parts, maker)
-        for member in members:
+def _publish(job: _Job, made: Sequence[PoolFile]) -> ImportResult:
+    """Add the image and its deltas in one transaction, unless it is the newest one already.
+
+    Deltas take long, and are made before it. When somebody else has published a newer base by
+    then, they are made again from that one.
+    """
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        if (current := _current(job, made)) is not None:
+            return _result(job, current, changed=False)
+        bases = _bases(job)
+        made_deltas = deltas.make_deltas(
+            job.workspace, bases, made, chain=job.chain, maker=job.maker
+        )
+        result = _add(job, made, made_deltas, bases=bases if attempts_left else None)
+        if result is not None:
+            return result
+    raise AssertionError
+
+
+def _bases(job: _Job) -> list[Image]:
+    wanted = job.settings.deltabase
+    return deltas.find_bases(job.workspace, job.channel, job.device, wanted, job.maker)
+
+
+def _current(job: _Job, made: Sequence[PoolFile]) -> Image | None:
+    """Return the newest image if it is the one that an import would make."""
+    image, present = _newest_files(job)
+    same = image is not None and (_comes_from(job, present) or _is_same(job, image, present, made))
+    return image if same else None
+
+
+def _add(
+    job: _Job,
+    made: Sequence[PoolFile],
+    made_deltas: Sequence[Delta],
+    *,
+    bases: Sequence[Image] | None,
+) -> ImportResult | None:
+    """Publish; None when the bases are no longer these, and nothing was published."""
+    with tree.edit(job.workspace, now=job.now, purpose=job.purpose) as edit:
+        if (current := _current(job, made)) is not None:
+            return _result(job, current, changed=False)
+        if bases is not None and [each.version for each in _bases(job)] != [
+            each.version for each in bases
+        ]:
+            return None
+        index = edit.index(job.channel, job.device)
+        number = max(images.next_version(index), job.settings.versionbase)
+        new, version = _assemble(job, number, made)
+        offered = [
+            replace(each, files=[pool.free_path(job.workspace, file) for file in each.files])
+            for each in deltas.still_there(made_deltas, index)
+        ]
+        members = {
+            file.path: file for file in (*made, *(f for each in offered for f in each.files))
+        }
+        for member in (*members.values(), version):
             member.publish(edit)
-        edit.put_index(job.channel, job.device, images.add_images(index, [new]))
-    maker.progress.note(f"image {new.version} of '{job.device}' in '{job.channel}' is published")
+        added = [new, *(deltas.delta_image(each, new, version) for each in offered)]
+        index = images.add_images(index, added)
+        if job.settings.fullcount:
+            index = expire(index, job.settings.fullcount)
+        edit.put_index(job.channel, job.device, index)
+    for member in members.values():
+        pool.remember(job.workspace, member)
+    note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"
+    from_ = ", ".join(str(each.base.version) for each in offered)
+    job.maker.progress.note(f"{note}, with deltas from {from_}" if from_ else note)
     return _result(job, new, changed=True)
 
 
-def _assemble(
-    job: _Job, number: int, parts: Sequence[PoolFile], maker: Maker
-) -> tuple[Image, Sequence[PoolFile]]:
-    """Return the next image and its files, the version file last."""
-    details = [*(part.sidecar.version_detail for part in parts), f"version={number}"]
+def _assemble(job: _Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, PoolFile]:
+    """Return the next image and its version file."""
+    details = [*(part.sidecar.version_detail for part in made), f"version={number}"]
     identity = ImageIdentity(
         channel=job.channel, device=job.device, version=number, version_detail=",".join(details)
     )
-    members = [*parts, maker.make_version(identity)]
-    publication = job.source.publication
+    mtime = max((part.mtime for part in job.parts if part.mtime is not None), default=None)
+    version = job.maker.make_version(
+        identity,
+        origin=_origin(job),
+        mtime=_midnight(job.now) if mtime is None else mtime,
+    )
     image = Image(
         type=ImageType.FULL,
         version=number,
-        files=[member.image_file(order) for order, member in enumerate(members)],
-        description=f"{publication.project} {publication.series} {publication.version}",
+        files=[member.image_file(order) for order, member in enumerate((*made, version))],
+        description=_description(job, number),
         version_detail=identity.version_detail,
+        translations=job.settings.descriptions,
+        minversion=job.settings.minversion,
+        phased_percentage=None if job.settings.phase == _EVERYBODY else job.settings.phase,
     )
-    return image, members
+    return image, version
+
+
+def _description(job: _Job, number: int) -> str:
+    if job.settings.description is not None:
+        return job.settings.description
+    return next((part.title for part in job.parts if part.title), f"version {number}")
+
+
+def _midnight(now: datetime) -> int:
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return int(day.timestamp())
+
+
+def _origin(job: _Job) -> str:
+    """Return where the image's main part comes from."""
+    return job.parts[0].sidecar.publication if job.parts else ""
 
 
 def _result(job: _Job, image: Image, *, changed: bool) -> ImportResult:
-    return ImportResult(image=image, changed=changed, publication=str(job.source.publication.path))
+    return ImportResult(image=image, changed=changed, publication=_origin(job))

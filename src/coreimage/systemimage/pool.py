@@ -4,19 +4,21 @@ A file's side-car, `.json` in place of `.tar.xz`, records what it was made from.
 read it; the importer does, to see that nothing has changed.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coreimage.config import Workspace
 from coreimage.errors import DataError
-from coreimage.lib import files
-from coreimage.lib.gpg import Signer
+from coreimage.lib import files, trust
+from coreimage.lib.fetch import check_digest
 from coreimage.model.index import ImageFile
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import tree
+from coreimage.systemimage.signing import SigningService
 
 SUFFIX = ".tar.xz"
 
@@ -89,18 +91,19 @@ class PoolFile:
 
 
 def stage(
-    made: Path, *, path: str, sidecar: SideCar, signer: Signer, level: KeyringType
+    made: Path, *, path: str, sidecar: SideCar, signer: SigningService, level: KeyringType
 ) -> PoolFile:
     """Sign a finished file and its side-car, ready to be published.
 
     `{sha256}` in the path stands for the file's own digest.
     """
     checksum = files.sha256_of(made)
+    final = path.format(sha256=checksum)
     files.write_atomically(_sidecar_of(made), sidecar.to_json())
-    for each in (made, _sidecar_of(made)):
-        signer.sign(each, Path(f"{each}.asc"), key=level)
+    for each, name in ((made, final), (_sidecar_of(made), sidecar_path(final))):
+        signer.sign_published(each, Path(f"{each}.asc"), level=level, path=name)
     return PoolFile(
-        path=path.format(sha256=checksum),
+        path=final,
         checksum=checksum,
         size=made.stat().st_size,
         sidecar=sidecar,
@@ -120,6 +123,61 @@ def find(workspace: Workspace, file: ImageFile) -> PoolFile | None:
     if not complete:
         return None
     return PoolFile(path=file.path, checksum=file.checksum, size=file.size, sidecar=record)
+
+
+def require_intact(workspace: Workspace, file: PoolFile, chain: trust.Chain) -> None:
+    """Raise TrustError unless a published file still has its digest and a good signature."""
+    path = tree.local_path(workspace, file.path)
+    with path.open("rb") as opened:
+        chain.verify(opened, Path(f"{path}.asc"), level=KeyringType.IMAGE_SIGNING, what=file.path)
+        check_digest(opened, file.checksum, name=file.path)
+
+
+def remember(workspace: Workspace, file: PoolFile) -> None:
+    """Note which file a recipe gave, for importers of other channels and devices.
+
+    The note lies in the cache: it saves work, and nothing is believed because of it.
+    """
+    note = _note(workspace, _name_of(file.path), file.sidecar.recipe)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    entry = {"path": file.path, "checksum": file.checksum, "size": file.size}
+    files.write_atomically(note, json.dumps(entry))
+
+
+def recall(workspace: Workspace, name: str, recipe: Recipe) -> PoolFile | None:
+    """Return the published file that a recipe gave before, or None."""
+    try:
+        entry = json.loads(_note(workspace, name, recipe).read_bytes())
+        found = find(workspace, ImageFile(order=0, **entry))
+    except (OSError, ValueError, TypeError, DataError):
+        return None
+    same = found is not None and found.sidecar.recipe.identity == recipe.identity
+    return found if same and _name_of(str(entry["path"])) == name else None
+
+
+def _note(workspace: Workspace, name: str, recipe: Recipe) -> Path:
+    identity = json.dumps([name, *recipe.identity], sort_keys=True).encode()
+    return workspace.cache / "recipes" / f"{hashlib.sha256(identity).hexdigest()}.json"
+
+
+def prefix_of(path: str) -> str:
+    """Return what a file of images is called: /pool/rootfs-00.tar.xz is a rootfs."""
+    return path.rsplit("/", 1)[-1].removesuffix(SUFFIX).rpartition("-")[0]
+
+
+def _name_of(path: str) -> str:
+    """Return what distinguishes files of one recipe: their prefix, of a delta its whole stem."""
+    stem = path.rsplit("/", 1)[-1].removesuffix(SUFFIX)
+    return stem if ".delta-" in stem else prefix_of(path)
+
+
+def free_path(workspace: Workspace, file: "PoolFile") -> "PoolFile":
+    """Return a new file under a path that no other bytes have: published files never change."""
+    final = tree.local_path(workspace, file.path)
+    if file.staged is None or not final.exists() or files.sha256_of(final) == file.checksum:
+        return file
+    folder, _, name = file.path.rpartition("/")
+    return replace(file, path=f"{folder}/{file.checksum[:16]}/{name}")
 
 
 def sidecar_path(path: str) -> str:

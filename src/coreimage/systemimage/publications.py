@@ -1,7 +1,8 @@
 """The newest publication to import from, and proof that its files are what the publisher made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from coreimage.errors import NotFoundError, TrustError
@@ -19,13 +20,26 @@ _SUMS, _SIGNATURE, _GOOD = "SHA256SUMS", "SHA256SUMS.gpg", ".marked_good"
 _MAX_SUMS = 4 << 20
 
 
+Check = Callable[..., object]
+"""Verifies an open file by its signature: check(file, signature, what=...); raises TrustError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedPublication:
-    """A publication whose checksums are signed: sha256 in lower-case hex by file name."""
+    """A publication whose checksums are signed: sha256 in lower-case hex by file name.
 
-    publication: Publication
+    `name` is where it lies, relative to the publication tree or absolute; `title` is for people.
+    """
+
+    name: str
+    title: str
     directory: Path
     sums: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """The build id."""
+        return self.directory.name
 
     def sha256(self, name: str) -> str:
         """Return the digest that a file must have; TrustError when the publisher gave none."""
@@ -48,13 +62,22 @@ def find_newest(
             f"there are no publications of '{project}' for series '{series}'",
             hint=_existing(tree),
         )
+    version = newest_version(parent, wanted=wanted, only_good=only_good)
+    return Publication(project=project, series=series, version=version)
+
+
+def newest_version(parent: Path, *, wanted: Sequence[str], only_good: bool) -> str:
+    """Return the newest build id below a folder that is complete; see `find_newest`.
+
+    Build ids are compared by date and number: 20150402.10 is newer than 20150402.9.
+    """
     required = [_SUMS, _SIGNATURE, *wanted, *([_GOOD] if only_good else [])]
     complaints: list[str] = []
-    names = [path.name for path in parent.iterdir() if is_build_id(path.name)]
+    names = [path.name for path in _entries(parent) if is_build_id(path.name)]
     for name in sorted(names, key=build_id_key, reverse=True):
         missing = [each for each in required if not (parent / name / each).is_file()]
         if not missing and not (parent / name).is_symlink():
-            return Publication(project=project, series=series, version=name)
+            return name
         complaints.append(f"'{name}' lacks {', '.join(missing) or 'a directory of its own'}")
     raise NotFoundError(
         f"no publication in '{parent}' can be imported",
@@ -62,18 +85,31 @@ def find_newest(
     )
 
 
+def _entries(parent: Path) -> list[Path]:
+    try:
+        return list(parent.iterdir())
+    except OSError as error:
+        raise NotFoundError(f"'{parent}' has no publications: {error.strerror}") from error
+
+
 def verify(tree: Path, publication: Publication, *, chain: trust.Chain) -> VerifiedPublication:
-    """Return the checksums of a publication once their signature was found good."""
+    """Return the checksums of a publication of ours once their signature was found good."""
+    title = f"{publication.project} {publication.series} {publication.version}"
+    check = partial(chain.verify, level=KeyringType.IMAGE_SIGNING)
     directory = tree / publication.path
+    return verify_directory(directory, name=str(publication.path), title=title, check=check)
+
+
+def verify_directory(
+    directory: Path, *, name: str, title: str, check: Check
+) -> VerifiedPublication:
+    """Return the checksums of any publication once `check` has found their signature good."""
     path = directory / _SUMS
     with path.open("rb") as file:
-        chain.verify(file, directory / _SIGNATURE, level=KeyringType.IMAGE_SIGNING, what=str(path))
+        check(file, directory / _SIGNATURE, what=str(path))
         text = file.read(_MAX_SUMS).decode(errors="replace")
-    return VerifiedPublication(
-        publication=publication,
-        directory=directory,
-        sums=parse_checksums(text, source=str(path)),
-    )
+    sums = parse_checksums(text, source=str(path))
+    return VerifiedPublication(name=name, title=title, directory=directory, sums=sums)
 
 
 def _existing(tree: Path) -> str:

@@ -19,6 +19,7 @@ _KINDS = (
     (".device.tar.gz", "kernel and boot files"),
     (".tar.gz", "root filesystem"),
     (".manifest", "packages and their versions"),
+    (".cdx.json", "bill of materials (CycloneDX)"),
     ("SHA256SUMS", "checksums"),
     ("SHA256SUMS.gpg", "signature of the checksums"),
     (".asc", "signature"),

@@ -23,12 +23,28 @@ def _style() -> str:
 
 
 @functools.cache
-def content_security_policy() -> str:
-    """Return the policy of all responses: our own style sheet, no scripts, no frames, no forms."""
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+def _script() -> str:
+    return (_TEMPLATES / "follow.js").read_text()
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@functools.cache
+def content_security_policy(*, live: bool = False) -> str:
+    """Return the policy of responses: our own style sheet, no scripts, no frames, no forms.
+
+    With `live` it is that of pages with our own script, which asks this server, and with forms.
+    """
+    allowed = "form-action 'none'"
+    if live:
+        allowed = (
+            f"script-src 'sha256-{_digest(_script())}'; connect-src 'self'; form-action 'self'"
+        )
     return (
-        f"default-src 'none'; style-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'sha256-{_digest(_style())}'; {allowed}; "
+        "base-uri 'none'; frame-ancestors 'none'"
     )
 
 
@@ -47,8 +63,9 @@ def _environment() -> Environment:
         "moment": moment,
         "iso": datetime.isoformat,
     }
-    # Our own file, byte for byte what the policy has the digest of.
+    # Our own files, byte for byte what the policy has the digests of.
     environment.globals["style"] = Markup(_style())  # noqa: S704
+    environment.globals["script"] = Markup(_script())  # noqa: S704
     return environment
 
 
@@ -56,6 +73,19 @@ def page(template: str, **values: object) -> HTMLResponse:
     """Return a page made from a template."""
     text = _environment().get_template(template).render(**values)
     return HTMLResponse(text, headers={"cache-control": "no-cache"})
+
+
+def live_page(template: str, **values: object) -> HTMLResponse:
+    """Return a page with our script and forms, the same for nobody else: it is not kept."""
+    text = _environment().get_template(template).render(**values)
+    headers = {
+        "cache-control": "no-store",
+        "content-security-policy": content_security_policy(live=True),
+        # Else browsers leave out what tells that a form was ours.
+        "referrer-policy": "same-origin",
+        "vary": "Accept",
+    }
+    return HTMLResponse(text, headers=headers)
 
 
 def human_size(size: int) -> str:

@@ -6,7 +6,7 @@ def check(status: Status, *packages: str) -> Check:
 
 
 def test_warnings_do_not_block_the_road() -> None:
-    assert road_works([check(Status.OK), check(Status.WARNING)])
+    assert road_works([check(Status.OK), check(Status.OPTIONAL), check(Status.WARNING)])
     assert not road_works([check(Status.OK), check(Status.MISSING)])
 
 

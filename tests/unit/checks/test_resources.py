@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import pytest
+
 from coreimage.boottest.accelerator import Name, Probe
 from coreimage.boottest.machine import FlashFiles
 from coreimage.checks import resources
 from coreimage.checks.check import Status
+from coreimage.errors import RightsError
 
 TCG = Probe(name=Name.TCG, seconds=0.1)
 
@@ -63,3 +66,26 @@ def test_memory(tmp_path: Path) -> None:
     assert resources.check_memory(information).status is Status.OK
     information.write_text("MemTotal: 4000000 kB\nMemFree: 1 kB\nMemAvailable: 30000 kB\n")
     assert resources.check_memory(information).status is Status.WARNING
+
+
+def test_other_architectures_are_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    def require(arch: str, *, host: str) -> None:
+        assert host == "amd64"
+        if arch == "armhf":
+            raise RightsError("programs of armhf do not run", hint="install qemu")
+
+    monkeypatch.setattr(resources, "require_buildable", require)
+    assert [check.to_json() for check in resources.check_foreign_arches("amd64")] == [
+        {
+            "name": f"builds of {arch}",
+            "status": status,
+            "found": found,
+            "mend": mend,
+            "packages": [],
+        }
+        for arch, status, found, mend in (
+            ("arm64", "ok", "by qemu-user", ""),
+            ("armhf", "optional", "programs of armhf do not run", "install qemu"),
+            ("i386", "ok", "by the processor", ""),
+        )
+    ]

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.build import parse_state
-from coreimage.errors import UsageError
+from coreimage.config import load_workspace
+from coreimage.errors import CoreImageError, UsageError
+from coreimage.farm import queue
 from coreimage.lib import run
-from coreimage.model.build import BuildState
+from coreimage.model.build import BuildResult, BuildStatus
 
 # The command `coreimage` in which a build is this program.
 MAIN = """
@@ -114,7 +116,7 @@ def test_a_failed_request_shows_the_log_and_has_the_childs_exit_code(root: Path)
     assert out == ""
     assert "coreimage: error: build '1' failed, exit status 65\n" in err
     assert "  coreimage: error: no hook\n" in err
-    assert f"hint: the whole log is '{root}/builds/1/log'" in err
+    assert "hint: the whole log: coreimage build log 1\n" in err
 
 
 def test_request_of_an_unknown_definition_names_the_ones_there_are(root: Path) -> None:
@@ -138,14 +140,16 @@ def test_detached_build_is_followed_and_cancelled(root: Path) -> None:
         assert follower.stdout is not None
         assert follower.stdout.readline() == b"begun\n"
         assert "Currently building" in shell.run("build", "list")[0]
-        assert shell.run("build", "cancel", "1")[0] == "build 1: Cancelled\n"
+        assert shell.run("build", "abort", "1")[0] == "build 1: Cancelled\n"
         assert follower.stdout.read() == b""
         assert follower.wait(30) == 0
 
     assert shell.run("build", "log", "1")[0] == "begun\n"
     shown, _ = shell.run("build", "show", "1")
-    assert "state:     Cancelled\n" in shown
-    assert f"log:       {root}/builds/1/log\n" in shown
+    assert "state:      Cancelled\n" in shown
+    name = "buildlog_debian_trixie_amd64_core-system-image_BUILDING.txt.gz"
+    assert f"log:        {root}/builds/1/{name}\n" in shown
+    assert "attempt:    1 by " in shown
 
 
 def test_detach_returns_at_once_and_leaves_our_pipes(root: Path) -> None:
@@ -162,15 +166,49 @@ def test_list_filters_by_state_and_limits(root: Path) -> None:
     shell.request()
 
     rows = [line.split("\t") for line in shell.run("build", "list")[0].splitlines()]
-    assert rows[0][:6] == ["build", "project", "release", "arch", "version", "state"]
+    assert rows[0][:6] == ["build", "project", "release", "arch", "version", "priority"]
     assert [row[0] for row in rows[1:]] == ["3", "2", "1"]
     assert rows[3][1:4] == ["core", "13", "amd64"]
-    assert rows[3][5] == "Failed to build"
+    assert rows[3][5:7] == ["0", "Failed to build"]
 
     failed = json.loads(shell.run("build", "list", "--state", "failed to build", "--json")[0])
     assert [(build["id"], build["message"]) for build in failed] == [(1, "no hook")]
-    limited = json.loads(shell.run("build", "list", "--limit", "1", "--json")[0])
-    assert [build["id"] for build in limited] == [3]
+    limited = ["--status", "completed", "--result", "success", "--limit", "1"]
+    last = json.loads(shell.run("build", "list", *limited, "--json")[0])
+    assert [build["id"] for build in last] == [3]
+
+
+def test_the_queue_is_carried_out_by_priority_and_age(root: Path) -> None:
+    shell = Shell(root)
+    for _ in range(3):
+        queue.request(
+            load_workspace(root), project="core", release="13", series="trixie", arches=["amd64"]
+        )
+    assert shell.request("--queue", "--priority", "7")[0] == "4\n"
+    assert shell.run("build", "prioritise", "3", "8")[0] == "build 3: priority 8\n"
+    queue.abort(load_workspace(root), 1)
+    out, err = shell.run("build", "run", "--until-idle", "--parallel", "1")
+
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["3", "4", "2"]
+    assert {line.split("\t")[6] for line in out.splitlines()} == {"Successfully built"}
+    assert "== 3 core amd64: bootstrap\n" in err
+    assert "   2 core amd64: from archive.example\n" in err
+    with pytest.raises(CoreImageError, match="build '3' cannot be prioritised, it is completed"):
+        queue.prioritise(load_workspace(root), 3, 1)
+
+
+def test_a_failed_build_is_tried_again_by_hand(root: Path) -> None:
+    Shell(root, FAILS).request(status=65)
+    shell = Shell(root)
+    assert shell.run("build", "retry", "1")[0] == "build 1: Needs building\n"
+    shell.run("build", "run", "--until-idle")
+
+    shown, _ = shell.run("build", "show", "1")
+    assert "result:     success\n" in shown
+    assert shown.count("attempt:    ") == 2
+    said, _ = shell.run("build", "log", "1")
+    assert said.startswith("coreimage: error: no hook\n== Attempt 2, by ")
+    assert said.endswith("Unpacking dash\n")
 
 
 def test_unknown_build_and_unstarted_follow(root: Path) -> None:
@@ -181,7 +219,7 @@ def test_unknown_build_and_unstarted_follow(root: Path) -> None:
 
 @pytest.mark.parametrize("text", ["Chroot problem", "chroot PROBLEM", " chroot problem"])
 def test_parse_state(text: str) -> None:
-    assert parse_state(text) is BuildState.CHROOT_PROBLEM
+    assert parse_state(text) == (BuildStatus.COMPLETED, BuildResult.ERROR)
 
 
 def test_unknown_state_names_all_states() -> None:

@@ -6,7 +6,7 @@ import pytest
 from coreimage.cli.main import app
 from coreimage.cli.rootfs import archive_settings
 from coreimage.config import ArchiveSettings, Settings, Workspace
-from coreimage.errors import CoreImageError
+from coreimage.errors import CoreImageError, RightsError
 from coreimage.rootfs.definition import definition_names, select, shipped_definitions
 from tests.support.definitions import BASE, write
 
@@ -73,3 +73,14 @@ def test_a_mirror_on_the_command_line_wins(root: Path) -> None:
         mirror="http://b.example", keyring=Path("/k")
     )
     assert archive_settings(None, selection, None) == ArchiveSettings()
+
+
+def test_a_build_that_cannot_run_here_is_refused_before_anything_is_looked_up(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEB_HOST_ARCH", "m88k")
+    monkeypatch.setattr("coreimage.lib.arches.QEMU", {})
+    with pytest.raises(RightsError, match="amd64 do not run on this m88k machine") as caught:
+        call("rootfs", "build", "base", "--arch", "amd64", "--output", "out")
+    assert caught.value.hint == "build on a machine of amd64"
+    assert {path.name for path in root.iterdir()} == {"coreimage.toml", "definitions"}

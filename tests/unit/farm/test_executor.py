@@ -1,8 +1,10 @@
 import json
 import os
+import queue as queues
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +23,10 @@ from coreimage.errors import (
 from coreimage.farm import queue
 from coreimage.farm.executor import rootfs_argv, run_build
 from coreimage.farm.folder import BuildFolder, folder_of
-from coreimage.farm.log import follow, has_ended
+from coreimage.farm.log import follow, has_ended, read_log
 from coreimage.lib import files, run
 from coreimage.lib.progress import Silent
-from coreimage.model.build import Build, BuildRequest, BuildState
+from coreimage.model.build import Build, BuildRequest, BuildResult, BuildStatus
 
 # A supervisor in a process of its own: builds with the script that it is given.
 SUPERVISOR = """
@@ -90,6 +92,10 @@ def supervised(workspace: Workspace) -> Iterator[tuple[run.Process[bytes], Build
             run.terminate(process)
 
 
+def log_text(folder: BuildFolder) -> str:
+    return b"".join(read_log(folder)).decode()
+
+
 def wait_until_gone(process_id: int) -> None:
     """Return when a process has ended; it is nobody's child here, or a zombie of a test."""
     try:
@@ -124,16 +130,18 @@ def test_a_build_leaves_artifacts_log_and_record(workspace: Workspace) -> None:
     names = ("livecd.core.rootfs.tar.gz", "livecd.core.manifest")
     done = carry_out(workspace, build, writes(folder, *names) + "print('made it')")
 
-    assert done.state is BuildState.SUCCEEDED
+    assert done.result is BuildResult.SUCCESS
     assert done.artifacts == tuple(sorted(names))
     assert sorted(path.name for path in folder.artifacts.iterdir()) == sorted(names)
     assert not folder.partial.exists()
-    assert folder.log.read_text() == "made it\n"
+    assert log_text(folder) == "made it\n"
+    assert not folder.log.exists()
+    assert folder.packed_log == folder.root / "buildlog_unknown_trixie_amd64_core_BUILDING.txt.gz"
     assert done.started_at is not None
     assert done.finished_at is not None
     assert done.created_at <= done.started_at <= done.finished_at
     assert queue.get(workspace, build.id) == done
-    assert json.loads(folder.record.read_text())["state"] == "Successfully built"
+    assert json.loads(folder.record.read_text())["result"] == "success"
     assert not files.is_locked(folder.lock)
 
 
@@ -156,7 +164,7 @@ def test_the_child_knows_the_workspace(workspace: Workspace) -> None:
     script = writes(folder, "a") + "import os; print(os.environ['COREIMAGE_WORKSPACE'])"
     carry_out(workspace, build, script)
 
-    assert folder.log.read_text() == f"{workspace.root}\n"
+    assert log_text(folder) == f"{workspace.root}\n"
 
 
 def test_stages_and_lines_are_told_without_control_characters(workspace: Workspace) -> None:
@@ -176,20 +184,20 @@ def test_stages_and_lines_are_told_without_control_characters(workspace: Workspa
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "state"),
+    ("code", "error", "result"),
     [
-        (1, CommandError, BuildState.FAILED),
-        (2, CommandError, BuildState.FAILED),
-        (65, DataError, BuildState.FAILED),
-        (66, NotFoundError, BuildState.FAILED),
-        (69, UnavailableError, BuildState.CHROOT_PROBLEM),
-        (70, CommandError, BuildState.CHROOT_PROBLEM),
-        (75, BusyError, BuildState.CHROOT_PROBLEM),
-        (77, RightsError, BuildState.CHROOT_PROBLEM),
+        (1, CommandError, BuildResult.FAILURE),
+        (2, CommandError, BuildResult.FAILURE),
+        (65, DataError, BuildResult.FAILURE),
+        (66, NotFoundError, BuildResult.FAILURE),
+        (69, UnavailableError, BuildResult.ERROR),
+        (70, CommandError, BuildResult.ERROR),
+        (75, BusyError, BuildResult.ERROR),
+        (77, RightsError, BuildResult.ERROR),
     ],
 )
 def test_exit_code_tells_who_is_to_blame(
-    workspace: Workspace, code: int, error: type[CoreImageError], state: BuildState
+    workspace: Workspace, code: int, error: type[CoreImageError], result: BuildResult
 ) -> None:
     build, folder = ask(workspace)
     script = (
@@ -200,12 +208,12 @@ def test_exit_code_tells_who_is_to_blame(
 
     assert raised.value.exit_code == code
     assert raised.value.message.splitlines()[1:] == [f"  line {n}" for n in range(20, 30)]
-    assert str(folder.log) in raised.value.hint
+    assert "coreimage build log 1" in raised.value.hint
     failed = queue.get(workspace, build.id)
-    assert failed.state is state
+    assert failed.result is result
     assert failed.finished_at is not None
     assert failed.artifacts == ()
-    assert folder.log.exists()
+    assert folder.packed_log is not None
     assert not folder.partial.exists()
     assert not folder.artifacts.exists()
 
@@ -225,7 +233,7 @@ def test_a_child_that_is_killed_is_the_builders_fault(workspace: Workspace) -> N
         carry_out(workspace, build, "import os; os.kill(os.getpid(), 9)")
 
     assert raised.value.exit_code == 137
-    assert queue.get(workspace, build.id).state is BuildState.CHROOT_PROBLEM
+    assert queue.get(workspace, build.id).result is BuildResult.ERROR
 
 
 def test_no_artifacts_is_a_failure(workspace: Workspace) -> None:
@@ -233,7 +241,7 @@ def test_no_artifacts_is_a_failure(workspace: Workspace) -> None:
     with pytest.raises(DataError, match="left no artifacts"):
         carry_out(workspace, build, "pass")
 
-    assert queue.get(workspace, build.id).state is BuildState.FAILED
+    assert queue.get(workspace, build.id).result is BuildResult.FAILURE
     assert not folder.artifacts.exists()
 
 
@@ -243,7 +251,7 @@ def test_a_program_that_cannot_be_started_is_recorded(workspace: Workspace) -> N
         run_build(workspace, build.id, argv=["no-such-program"], progress=Silent())
 
     failed = queue.get(workspace, build.id)
-    assert failed.state is BuildState.CHROOT_PROBLEM
+    assert failed.result is BuildResult.ERROR
     assert "no-such-program" in failed.message
 
 
@@ -265,48 +273,87 @@ def test_unknown_build_makes_no_directory(workspace: Workspace) -> None:
 
 def test_sigterm_ends_the_child_and_cancels(workspace: Workspace) -> None:
     with supervised(workspace) as (process, folder, child):
-        assert folder.read().state is BuildState.BUILDING
+        assert folder.read().status is BuildStatus.RUNNING
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM
         wait_until_gone(child)
 
     build = folder.read()
-    assert build.state is BuildState.CANCELLED
+    assert build.status is BuildStatus.ABORTED
     assert build.finished_at is not None
     assert not folder.partial.exists()
-    assert folder.log.read_text().startswith("begun")
+    assert log_text(folder).startswith("begun")
 
 
-def test_sigkill_ends_the_child_and_is_noticed(workspace: Workspace) -> None:
+def wait_until_free(folder: BuildFolder) -> None:
+    """Return when nothing of a build lives any more: its guard holds the lock until then."""
+    with files.lock(folder.lock, purpose="test", wait=30):
+        pass
+
+
+def test_sigkill_ends_the_child_and_the_build_begins_anew(workspace: Workspace) -> None:
     with supervised(workspace) as (process, folder, child):
         process.kill()
         process.wait(30)
         wait_until_gone(child)
+        wait_until_free(folder)
 
-    assert folder.read().state is BuildState.BUILDING
+    assert folder.read().status is BuildStatus.RUNNING
     assert has_ended(folder)
     (build,) = queue.list_builds(workspace)
-    assert build.state is BuildState.FAILED
-    assert build.message == "the builder was killed"
-    assert build.finished_at is not None
+    assert build.status is BuildStatus.PENDING
+    assert [each.message for each in build.attempts] == ["the builder was killed"]
+    assert build.attempts[0].result is BuildResult.ERROR
     assert folder.read() == build
     assert not folder.partial.exists()
-    assert ask(workspace)[0].id == build.id + 1
+
+    done = carry_out(workspace, build, writes(folder, "a"))
+    assert done.result is BuildResult.SUCCESS
+    assert [each.number for each in done.attempts] == [1, 2]
+    text = log_text(folder)
+    assert text.startswith("begun")
+    assert "\n== Attempt 2, by " in text
+
+
+def test_a_builder_that_is_killed_again_and_again_is_given_up(workspace: Workspace) -> None:
+    build, folder = ask(workspace)
+    store = queue.open_store(workspace)
+    for number in (1, 2, 3):
+        store.claim(build.id, worker=f"me:{number}", now=queue.now_utc())
+        folder.log.write_text("so far\n")
+        ended = queue.get(workspace, build.id)
+
+    assert ended.status is BuildStatus.COMPLETED
+    assert ended.result is BuildResult.ERROR
+    assert [each.worker for each in ended.attempts] == ["me:1", "me:2", "me:3"]
+    assert folder.packed_log is not None
 
 
 def test_cancel_ends_a_running_build(workspace: Workspace) -> None:
     with supervised(workspace) as (process, folder, child):
-        build = queue.cancel(workspace, folder.read().id)
-        assert build.state is BuildState.CANCELLED
-        assert process.wait(30) == 128 + signal.SIGTERM
+        build = queue.abort(workspace, folder.read().id)
+        assert build.status is BuildStatus.ABORTED
+        assert process.wait(30) == 1
         wait_until_gone(child)
 
-    assert queue.cancel(workspace, build.id) == build
+    assert queue.abort(workspace, build.id) == build
 
 
-def test_a_running_build_is_busy_and_left_alone(workspace: Workspace) -> None:
-    with supervised(workspace) as (process, folder, _):
+def test_a_build_that_another_process_has_is_waited_for(workspace: Workspace) -> None:
+    with supervised(workspace) as (process, folder, _), ThreadPoolExecutor() as threads:
         build = folder.read()
-        with pytest.raises(BusyError, match=f"in use by process {process.pid}"):
-            carry_out(workspace, build, "pass")
+        assert build.worker.endswith(f":{process.pid}")
+        heard: queues.Queue[str] = queues.Queue()
+        waiting = threads.submit(
+            run_build,
+            workspace,
+            build.id,
+            argv=["false"],
+            progress=Silent(),
+            echo=heard.put,
+        )
+        assert heard.get(timeout=30).startswith("begun")
         assert queue.list_builds(workspace) == [build]
+        queue.abort(workspace, build.id)
+        with pytest.raises(CoreImageError, match="build '1' was cancelled"):
+            waiting.result(30)

@@ -1,6 +1,5 @@
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -11,7 +10,7 @@ from coreimage.farm.folder import PURPOSE, BuildFolder, folder_of
 from coreimage.farm.log import follow, last_lines, printable, read_log
 from coreimage.farm.store import Store
 from coreimage.lib import files
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import Build, BuildResult
 
 
 def waiting(workspace: Workspace) -> tuple[Build, BuildFolder]:
@@ -22,7 +21,9 @@ def waiting(workspace: Workspace) -> tuple[Build, BuildFolder]:
 
 
 def end(store: Store, build: Build) -> None:
-    store.change(build.id, lambda each: replace(each, state=BuildState.SUCCEEDED))
+    running = store.get(build.id)
+    ended = queue.end_of(running, now=queue.now_utc(), result=BuildResult.SUCCESS)
+    store.complete(build.id, ended)
 
 
 def while_following(folder: BuildFolder, work: Callable[[Callable[[bytes], None]], None]) -> bytes:
@@ -53,7 +54,7 @@ def test_follow_from_before_the_beginning_to_the_end(workspace: Workspace) -> No
 
     def work(wait_for: Callable[[bytes], None]) -> None:
         with files.lock(folder.lock, purpose=PURPOSE, wait=5):
-            store.claim(build.id, now=queue.now_utc())
+            store.claim(build.id, worker="me:1", now=queue.now_utc())
             with folder.log.open("ab", buffering=0) as log:
                 log.write(b"one\n")
                 wait_for(b"one\n")
@@ -69,15 +70,17 @@ def test_follow_from_before_the_beginning_to_the_end(workspace: Workspace) -> No
 
 def test_follow_of_an_ended_build_yields_all_and_returns(workspace: Workspace) -> None:
     build, folder = waiting(workspace)
+    store = queue.open_store(workspace)
+    store.claim(build.id, worker="me:1", now=queue.now_utc())
     folder.log.write_bytes(b"x" * (files.CHUNK + 1))
-    end(queue.open_store(workspace), build)
+    end(store, build)
 
     assert b"".join(follow(folder, interval=60)) == b"x" * (files.CHUNK + 1)
 
 
 def test_follow_returns_when_the_builder_died(workspace: Workspace) -> None:
     build, folder = waiting(workspace)
-    queue.open_store(workspace).claim(build.id, now=queue.now_utc())
+    queue.open_store(workspace).claim(build.id, worker="me:1", now=queue.now_utc())
     folder.log.write_text("so far\n")
 
     assert list(follow(folder, interval=60)) == [b"so far\n"]

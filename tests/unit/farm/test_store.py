@@ -1,8 +1,8 @@
 import sqlite3
 import sys
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from coreimage.errors import BusyError, CoreImageError, DataError, NotFoundError
 from coreimage.farm.store import Store
 from coreimage.lib import run
-from coreimage.model.build import Build, BuildState
+from coreimage.model.build import Attempt, Build, BuildResult, BuildStatus
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=1)
@@ -44,8 +44,25 @@ def add(
     )
 
 
-def finish(store: Store, build: Build, state: BuildState = BuildState.SUCCEEDED) -> Build:
-    return store.change(build.id, lambda each: replace(each, state=state, finished_at=LATER))
+def claim(store: Store, build: Build) -> Build:
+    return store.claim(build.id, worker="me:1", now=NOON)
+
+
+def attempt(result: BuildResult | None, *, number: int = 1, message: str = "") -> Attempt:
+    return Attempt(
+        number=number,
+        worker="me:1",
+        started_at=NOON,
+        finished_at=LATER,
+        result=result,
+        message=message,
+        exit_code=0,
+    )
+
+
+def finish(store: Store, build: Build, result: BuildResult = BuildResult.SUCCESS) -> Build:
+    number = claim(store, build).attempt
+    return store.complete(build.id, attempt(result, number=number))
 
 
 def test_requested_build_comes_back_equal(store: Store) -> None:
@@ -53,26 +70,41 @@ def test_requested_build_comes_back_equal(store: Store) -> None:
 
     assert store.get(build.id) == build
     assert build.id == 1
-    assert build.state is BuildState.NEEDS_BUILDING
+    assert build.status is BuildStatus.PENDING
     assert build.created_at == NOON
     assert build.request.version == "20261123"
 
 
 def test_every_field_survives_a_change(store: Store) -> None:
-    (build,) = add(store)
-    changed = replace(
-        build,
-        state=BuildState.SUCCEEDED,
-        started_at=NOON,
-        finished_at=LATER,
-        fingerprint="f00d",
-        artifacts=("livecd.core.manifest", "livecd.core.rootfs.tar.gz"),
-        message="vältaldigt",
+    (build,) = store.request(
+        project="core",
+        release="13",
+        series="trixie",
+        arches=["amd64"],
+        distribution="debian",
+        subproject="system-image",
+        priority=-3,
+        now=NOON,
         extra={"worker": "one", "cpu": [1, 2]},
     )
+    claim(store, build)
+    again = store.requeue(build.id, attempt(BuildResult.ERROR, message="ä"), not_before=LATER)
+    assert store.get(build.id) == again
+    claim(store, build)
+    done = store.complete(
+        build.id,
+        attempt(BuildResult.SUCCESS, number=2),
+        artifacts=("livecd.core.manifest", "livecd.core.rootfs.tar.gz"),
+        fingerprint="f00d",
+    )
 
-    assert store.change(build.id, lambda _: changed) == changed
-    assert store.get(build.id) == changed
+    assert store.get(build.id) == done
+    assert done.attempts == (
+        attempt(BuildResult.ERROR, message="ä"),
+        attempt(BuildResult.SUCCESS, number=2),
+    )
+    assert (done.attempt, done.retries, done.priority) == (2, 1, -3)
+    assert done.request.subproject == "system-image"
 
 
 def test_versions_count_up_within_a_day_for_each_project_and_series(store: Store) -> None:
@@ -123,38 +155,164 @@ def test_a_record_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None
 
 
 def test_records_are_written_for_requests_and_for_real_changes_only(tmp_path: Path) -> None:
-    seen: list[BuildState] = []
-    store = Store(tmp_path / "coreimage.sqlite", record=lambda build: seen.append(build.state))
+    seen: list[BuildStatus] = []
+    store = Store(tmp_path / "coreimage.sqlite", record=lambda build: seen.append(build.status))
     (build,) = add(store)
-    store.change(build.id, lambda each: each)
+    with pytest.raises(CoreImageError):
+        store.retry(build.id)
     finish(store, build)
 
-    assert seen == [BuildState.NEEDS_BUILDING, BuildState.SUCCEEDED]
+    assert seen == [BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.COMPLETED]
 
 
 def test_claim_is_for_one_only(store: Store) -> None:
     (build,) = add(store)
-    claimed = store.claim(build.id, now=LATER)
+    claimed = store.claim(build.id, worker="me:1", now=LATER)
 
-    assert claimed.state is BuildState.BUILDING
+    assert claimed.status is BuildStatus.RUNNING
     assert claimed.started_at == LATER
-    with pytest.raises(BusyError, match="build '1' is not waiting"):
-        store.claim(build.id, now=LATER)
+    assert (claimed.attempt, claimed.worker) == (1, "me:1")
+    with pytest.raises(BusyError, match=r"build '1' cannot be begun, it is running.* 'me:1'"):
+        store.claim(build.id, worker="you:2", now=LATER)
 
 
-def test_an_ended_build_is_neither_claimed_nor_changed(store: Store) -> None:
+Act = Callable[[Store, int], object]
+TO: dict[str, Act] = {
+    "pending": lambda *_: None,
+    "running": lambda store, number: store.claim(number, worker="me:1", now=NOON),
+    "success": lambda store, number: finish(store, store.get(number)),
+    "failure": lambda store, number: finish(store, store.get(number), BuildResult.FAILURE),
+    "error": lambda store, number: finish(store, store.get(number), BuildResult.ERROR),
+    "aborted": lambda store, number: store.abort_pending(number, now=LATER, message=""),
+}
+ACTS: dict[str, Act] = {
+    "claim": TO["running"],
+    "complete": lambda store, number: store.complete(number, attempt(BuildResult.SUCCESS)),
+    "requeue": lambda store, number: store.requeue(
+        number, attempt(BuildResult.ERROR), not_before=None
+    ),
+    "abort_running": lambda store, number: store.abort_running(number, attempt(None)),
+    "abort_pending": TO["aborted"],
+    "ask_abort": lambda store, number: store.ask_abort(number),
+    "retry": lambda store, number: store.retry(number),
+    "prioritise": lambda store, number: store.prioritise(number, 5),
+}
+LEGAL = {
+    ("pending", "claim"): BuildStatus.RUNNING,
+    ("pending", "abort_pending"): BuildStatus.ABORTED,
+    ("pending", "prioritise"): BuildStatus.PENDING,
+    ("running", "complete"): BuildStatus.COMPLETED,
+    ("running", "requeue"): BuildStatus.PENDING,
+    ("running", "abort_running"): BuildStatus.ABORTED,
+    ("running", "ask_abort"): BuildStatus.RUNNING,
+    ("failure", "retry"): BuildStatus.PENDING,
+    ("error", "retry"): BuildStatus.PENDING,
+    ("aborted", "retry"): BuildStatus.PENDING,
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("begin", TO)
+def test_only_legal_transitions_happen(store: Store, begin: str, act: str) -> None:
     (build,) = add(store)
-    ended = finish(store, build)
+    TO[begin](store, build.id)
+    before = store.get(build.id)
+    if (begin, act) in LEGAL:
+        ACTS[act](store, build.id)
+        assert store.get(build.id).status is LEGAL[begin, act]
+        return
+    with pytest.raises(CoreImageError, match="build '1' cannot be") as raised:
+        ACTS[act](store, build.id)
+    assert isinstance(raised.value, BusyError) == (begin == "running")
+    assert store.get(build.id) == before
 
-    with pytest.raises(CoreImageError, match="its state is 'Successfully built'"):
-        store.claim(build.id, now=LATER)
-    assert finish(store, build, BuildState.FAILED) == ended
+
+def test_who_has_lost_a_build_cannot_end_it(store: Store) -> None:
+    (build,) = add(store)
+    claim(store, build)
+    store.requeue(build.id, attempt(BuildResult.ERROR), not_before=None)
+    claim(store, build)
+
+    with pytest.raises(BusyError):
+        store.complete(build.id, attempt(BuildResult.SUCCESS))
+    assert store.get(build.id).status is BuildStatus.RUNNING
+
+
+def test_due_builds_by_priority_and_age(store: Store) -> None:
+    builds = [add(store)[0] for _ in range(5)]
+    store.prioritise(builds[2].id, 3)
+    store.prioritise(builds[3].id, -1)
+    claim(store, builds[0])
+    store.requeue(builds[0].id, attempt(BuildResult.ERROR), not_before=LATER)
+    (foreign,) = add(store, arches=["riscv64"])
+
+    def due(now: datetime) -> list[int]:
+        return [each.id for each in store.due(now=now, arches=["amd64"], limit=9)]
+
+    assert due(NOON) == [3, 2, 5, 4]
+    assert due(LATER) == [3, 1, 2, 5, 4]
+    assert foreign.id not in due(LATER)
+
+
+def test_of_many_who_claim_one_build_one_gets_it(tmp_path: Path) -> None:
+    path = tmp_path / "coreimage.sqlite"
+    builds = add(Store(path), arches=[f"arch{number}" for number in range(12)])
+    script = (
+        "import sys; from datetime import datetime, UTC; from pathlib import Path\n"
+        "from coreimage.errors import CoreImageError\n"
+        "from coreimage.farm.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "sys.stdin.read()\n"
+        "for number in range(1, 13):\n"
+        "    try:\n"
+        "        store.claim(number, worker=sys.argv[2], now=datetime.now(UTC))\n"
+        "        print(number)\n"
+        "    except CoreImageError:\n"
+        "        pass\n"
+    )
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                run.start(
+                    [sys.executable, "-c", script, str(path), str(number)],
+                    stdin=run.PIPE,
+                    stdout=run.PIPE,
+                )
+            )
+            for number in range(4)
+        ]
+        for each in processes:  # they begin together, when all are ready
+            assert each.stdin is not None
+            each.stdin.close()
+        taken = [
+            int(line)
+            for each in processes
+            if each.stdout is not None
+            for line in each.stdout.read().split()
+        ]
+
+    assert sorted(taken) == [build.id for build in builds]
+    assert {each.attempt for each in Store(path).find()} == {1}
+
+
+def test_threads_with_one_store_claim_each_build_once(store: Store) -> None:
+    (build,) = add(store)
+
+    def grab(number: int) -> bool:
+        try:
+            store.claim(build.id, worker=str(number), now=NOON)
+        except BusyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(grab, range(16))) == 1
 
 
 def test_find_filters_and_limits_newest_first(store: Store) -> None:
     first, second = add(store, arches=["amd64", "arm64"])
     (third,) = add(store, project="kiosk", release="12", series="bookworm")
-    finish(store, second, BuildState.FAILED)
+    finish(store, second, BuildResult.FAILURE)
 
     def ids(builds: list[Build]) -> list[int]:
         return [build.id for build in builds]
@@ -164,7 +322,9 @@ def test_find_filters_and_limits_newest_first(store: Store) -> None:
     assert ids(store.find(project="core")) == [second.id, first.id]
     assert ids(store.find(release="12")) == [third.id]
     assert ids(store.find(arch="arm64")) == [second.id]
-    assert ids(store.find(states=[BuildState.FAILED, BuildState.CANCELLED])) == [second.id]
+    assert ids(store.find(results=[BuildResult.FAILURE, BuildResult.ERROR])) == [second.id]
+    assert ids(store.find(statuses=[BuildStatus.PENDING])) == [third.id, first.id]
+    assert ids(store.find(limit=1, offset=1)) == [second.id]
     assert ids(store.find(project="core", arch="riscv64")) == []
 
 
@@ -183,7 +343,7 @@ def test_newest_successful_by_fingerprint_and_by_target(store: Store) -> None:
     builds = [add(store, fingerprint="f00d")[0] for _ in range(3)]
     finish(store, builds[0])
     finish(store, builds[1])
-    finish(store, builds[2], BuildState.FAILED)
+    finish(store, builds[2], BuildResult.FAILURE)
 
     def number(build: Build | None) -> int | None:
         return build.id if build else None
@@ -227,7 +387,7 @@ def test_database_is_in_wal_mode_and_has_a_schema_version(store: Store, tmp_path
     add(store)
     with closing(sqlite3.connect(tmp_path / "state/coreimage.sqlite")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
@@ -235,7 +395,7 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
 
-    with pytest.raises(DataError, match="has schema 9, this version knows 1"):
+    with pytest.raises(DataError, match="has schema 9, this version knows 2"):
         Store(path)
 
 
@@ -245,3 +405,57 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"coreimage\.sqlite' is not a usable database"):
         Store(path)
+
+
+# The database of a workspace of the first version, with a build in each state.
+OLD_STATES = {
+    "Needs building": (BuildStatus.PENDING, None),
+    "Currently building": (BuildStatus.RUNNING, None),
+    "Uploading build": (BuildStatus.RUNNING, None),
+    "Successfully built": (BuildStatus.COMPLETED, BuildResult.SUCCESS),
+    "Failed to build": (BuildStatus.COMPLETED, BuildResult.FAILURE),
+    "Chroot problem": (BuildStatus.COMPLETED, BuildResult.ERROR),
+    "Cancelled": (BuildStatus.ABORTED, None),
+}
+OLD_SCHEMA = """
+CREATE TABLE build (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, project VARCHAR NOT NULL,
+    release VARCHAR NOT NULL, series VARCHAR NOT NULL, arch VARCHAR NOT NULL,
+    version VARCHAR NOT NULL, state VARCHAR(18) NOT NULL, created_at VARCHAR NOT NULL,
+    started_at VARCHAR, finished_at VARCHAR, fingerprint VARCHAR NOT NULL,
+    artifacts JSON NOT NULL, message VARCHAR NOT NULL, extra JSON NOT NULL,
+    UNIQUE (project, series, arch, version),
+    CONSTRAINT state CHECK (state IN ({states}))
+);
+CREATE INDEX build_by_fingerprint ON build (fingerprint, state);
+CREATE INDEX build_by_state ON build (state);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_workspace_of_the_first_version_keeps_its_builds(tmp_path: Path) -> None:
+    path = tmp_path / "coreimage.sqlite"
+    states = ", ".join(f"'{state}'" for state in OLD_STATES)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD_SCHEMA.format(states=states))
+        for number, state in enumerate(OLD_STATES, 3):
+            row = (number, "core", "13", "trixie", "amd64", f"20261123.{number}", state)
+            times = (NOON.isoformat(), NOON.isoformat(), None)
+            rest = ("f00d", '["livecd.core.manifest"]', "words", '{"image_set": "x"}')
+            marks = ", ".join("?" * 14)
+            connection.execute(f"INSERT INTO build VALUES ({marks})", (*row, *times, *rest))  # noqa: S608
+        connection.commit()
+
+    store = Store(path)
+    builds = store.find()[::-1]
+    assert [(each.status, each.result) for each in builds] == list(OLD_STATES.values())
+    assert [each.id for each in builds] == list(range(3, 10))
+    assert {each.label for each in builds} == {*OLD_STATES} - {"Uploading build"}
+    found = store.newest_with("f00d")
+    assert found is not None
+    assert found.id == 6
+    assert found.artifacts == ("livecd.core.manifest",)
+    assert found.extra == {"image_set": "x"}
+    assert found.created_at == NOON
+    assert add(store)[0].id == 10
+    assert Store(path).find()[1:] == builds[::-1]

@@ -1,4 +1,5 @@
 import io
+import lzma
 import os
 import random
 import sys
@@ -51,6 +52,24 @@ def leave(path: Path) -> None:
     with compress.opened(path) as stream:
         stream.read(10)
         raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("level", "cores", "threads"), [(1, 64, 20), (6, 64, 2), (9, 64, 2), (1, 1, 2)]
+)
+def test_threads_of_xz_fit_in_memory(
+    monkeypatch: pytest.MonkeyPatch, level: int, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert f"--threads={threads}" in compress.compressor("xz", level)
+
+
+def test_an_xz_file_that_asks_for_a_lot_of_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    path = tmp_path / "file"
+    path.write_bytes(lzma.compress(b"x", format=lzma.FORMAT_XZ, filters=filters))
+    with pytest.raises(DataError, match=r"[Mm]emory"):
+        drain(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -34,6 +34,90 @@ def test_channels_round_trip() -> None:
     assert channels.require("core/15.04/secret").hidden
 
 
+FRESH: dict[str, Any] = {
+    "serial": 7,
+    "expires": 1_800_000_000,
+    "keyrings": {"image-signing": "0" * 64},
+}
+
+
+def fresh(**other: Any) -> dict[str, Any]:
+    """Return the good channels, fresh, with other values in one of them."""
+    value = {name: {**channel, **FRESH} for name, channel in GOOD.items()}
+    value["core/15.04/secret"] |= other
+    return value
+
+
+def test_what_says_how_fresh_it_is_stands_in_every_channel() -> None:
+    channels = parse(fresh())
+    assert (channels.serial, channels.expires) == (7, 1_800_000_000)
+    assert channels.keyrings == {"image-signing": "0" * 64}
+    assert all(channel.extra == {} for channel in channels.channels.values())
+    assert json.loads(channels.to_json()) == fresh()
+    assert Channels.from_json(channels.to_json()) == channels
+
+
+def test_old_servers_do_not_say_how_fresh_they_are() -> None:
+    channels = parse(GOOD)
+    assert (channels.serial, channels.expires, channels.keyrings) == (None, None, {})
+    assert json.loads(channels.to_json()) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        ({"serial": 8}, "'serial' of channel 'core/15.04/secret' is not that of"),
+        ({"serial": 7.0}, "'serial' of channel"),
+        ({"serial": None}, "'serial' of channel"),
+        ({"expires": 1}, "'expires' of channel"),
+        ({"keyrings": {}}, "'keyrings' of channel"),
+    ],
+)
+def test_channels_of_two_states_are_refused(other: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        parse(fresh(**other))
+
+
+@pytest.mark.parametrize("key", ["serial", "expires"])
+@pytest.mark.parametrize("value", [0, -1, 1 << 53, 10**4000, 1.0, True, "7", [7]])
+def test_serial_and_expiry_are_whole_numbers(key: str, value: Any) -> None:
+    with pytest.raises(DataError, match=f"'{key}'"):
+        parse({"edge": {"devices": {}, key: value}})
+
+
+@pytest.mark.parametrize("value", [[], "0" * 64, {"blacklist": 7}, {"blacklist": "F" * 64}])
+def test_keyrings_are_named_with_their_digests(value: Any) -> None:
+    with pytest.raises(DataError, match="'keyrings'"):
+        parse({"edge": {"devices": {}, "keyrings": value}})
+
+
+def test_an_index_is_bound_by_digest_and_size() -> None:
+    entry = {"index": "/i.json", "sha256": "a" * 64, "size": 900, "redirect": "stable"}
+    value = {"edge": {"devices": {"mako": entry}, "redirect": "stable"}}
+    channels = parse(value)
+    device = channels.device("edge", "mako")
+    assert (device.sha256, device.size, device.redirect) == ("a" * 64, 900, "stable")
+    assert channels.require("edge").follows == "stable"
+    assert json.loads(channels.to_json()) == value
+
+
+def test_an_index_of_a_redirect_is_of_the_channel_that_it_leads_to() -> None:
+    entry = {"index": "/i.json"}
+    value = {
+        "own": {"devices": {"mako": entry, "flo": entry}},
+        "mixed": {"devices": {"mako": {**entry, "redirect": "own"}}},
+        "whole": {"devices": {"mako": {**entry, "redirect": "own"}}, "redirect": "mixed"},
+        "round": {"devices": {"mako": entry}, "redirect": "about"},
+        "about": {"devices": {"mako": entry}, "redirect": "round"},
+    }
+    channels = parse(value)
+    assert channels.owners("own", "mako") == ["own"]
+    assert channels.owners("mixed", "mako") == ["mixed", "own"]
+    assert channels.owners("whole", "mako") == ["whole", "mixed", "own"]
+    assert channels.owners("round", "mako") == ["round", "about"]
+    assert channels.owners("gone", "mako") == ["gone"]
+
+
 @given(UNKNOWN, UNKNOWN)
 def test_unknown_keys_are_kept(channel: dict[str, Any], device: dict[str, Any]) -> None:
     value = {"edge": {**channel, "devices": {"mako": {**device, "index": "/i.json"}}}}
@@ -75,6 +159,13 @@ def test_good_channels_with_one_other_value_are_parsed_or_refused(
         ({"edge": {"devices": {}, "hidden": 1}}, "'hidden' of channel 'edge'"),
         ({"edge": {"devices": {}, "hidden": "true"}}, "'hidden' of channel 'edge'"),
         ({"edge": {"devices": {}, "alias": 7}}, "'alias' of channel 'edge'"),
+        ({"edge": {"devices": {}, "redirect": []}}, "'redirect' of channel 'edge'"),
+        (
+            {"edge": {"devices": {"mako": {"index": "/i", "redirect": 7}}}},
+            "'redirect' of device 'mako'",
+        ),
+        ({"edge": {"devices": {"mako": {"index": "/i", "sha256": "x"}}}}, "'sha256' is 'x'"),
+        ({"edge": {"devices": {"mako": {"index": "/i", "size": True}}}}, "'size' is True"),
         ({"edge": {"devices": {"mako": {}}}}, "device 'mako' of channel 'edge' has no 'index'"),
         ({"edge": {"devices": {"mako": {"index": 7}}}}, "has no 'index'"),
         (

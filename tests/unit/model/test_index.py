@@ -63,6 +63,28 @@ def test_an_index_round_trips() -> None:
     assert index.images[0].files[0].signature == "/pool/ubuntu-0.tar.xz.asc"
 
 
+def test_what_people_and_phasing_say_of_an_image() -> None:
+    fields = {
+        "description_de": "erstes",
+        "description_pt_BR": "primeiro",
+        "minversion": 3,
+        "phased-percentage": 0,
+        "bootme": True,
+        "withdrawn": "does not boot",
+        "tags": ["rc1", "candidate"],
+    }
+    value = document(full(7, **fields))
+    image = parse(value).images[0]
+    assert image.translations == {"de": "erstes", "pt_BR": "primeiro"}
+    assert (image.minversion, image.phased_percentage, image.percentage) == (3, 0, 0)
+    assert (image.bootme, image.withdrawn) == (True, "does not boot")
+    assert image.tags == ("rc1", "candidate")
+    assert image.extra == {}
+    assert json.loads(parse(value).to_json()) == value
+    plain = parse(document(full(7))).images[0]
+    assert (plain.phased_percentage, plain.percentage, plain.bootme) == (None, 100, False)
+
+
 @given(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
 def test_unknown_keys_are_kept(
     top: dict[str, Any], head: dict[str, Any], image: dict[str, Any], part: dict[str, Any]
@@ -134,6 +156,13 @@ def test_a_phased_percentage_is_from_0_to_100(percentage: Any) -> None:
         (full(files=[file(0, checksum="0" * 64 + "\n")]), "'checksum'"),
         (full(description=7), "'description' of image 1"),
         (full(version_detail=None), "'version_detail' of image 1"),
+        (full(description_de=None), "'description_de' of image 1"),
+        (full(minversion="3"), "'minversion' of image 1"),
+        (full(minversion=None), "'minversion' of image 1"),
+        (full(bootme=1), "'bootme' of image 1"),
+        (full(withdrawn=True), "'withdrawn' of image 1"),
+        (full(tags="rc1"), "'tags' of image 1"),
+        (full(tags=[1]), "'tags' of image 1"),
     ],
 )
 def test_what_clients_stumble_over_is_refused(image: dict[str, Any], complaint: str) -> None:

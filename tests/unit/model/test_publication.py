@@ -19,6 +19,7 @@ BUILD_IDS = st.builds(
 def test_names_are_those_of_the_cdimage_tree() -> None:
     assert p.rootfs_name("vivid", "core", "amd64") == "vivid-preinstalled-core-amd64.tar.gz"
     assert p.device_name("vivid", "core", "amd64") == "vivid-preinstalled-core-amd64.device.tar.gz"
+    assert p.sbom_name("vivid", "core", "amd64") == "vivid-preinstalled-core-amd64.cdx.json"
     assert p.manifest_name("vivid", "core", "amd64") == "vivid-preinstalled-core-amd64.manifest"
     place = p.Publication(project="ubuntu-core", series="vivid", version="20150511.1")
     assert str(place.path) == "ubuntu-core/vivid/daily-preinstalled/20150511.1"

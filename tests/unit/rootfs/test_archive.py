@@ -97,6 +97,51 @@ def test_configured_mirrors_win(
     ]
 
 
+UBUNTU = """\
+name = "ubuntu"
+title = "Ubuntu"
+distribution = "ubuntu"
+default_release = "24.04"
+releases."24.04" = { series = "noble", suites = ["noble"] }
+architectures = { amd64 = { bootloader = "grub" }, arm64 = { bootloader = "grub" } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings", "expected"),
+    [
+        ("amd64", {"mirror": "http://m.example", "ports_mirror": "http://p.example"}, "m"),
+        ("arm64", {"mirror": "http://m.example", "ports_mirror": "http://p.example"}, "p"),
+        ("arm64", {"mirror": "http://m.example"}, "m"),
+        ("arm64", {"ports_mirror": "http://p.example"}, "p"),
+        ("amd64", {"ports_mirror": "http://p.example"}, "host"),
+        ("arm64", {}, "default-arm64"),
+    ],
+)
+def test_ubuntus_other_architectures_have_a_mirror_of_their_own(
+    tmp_path: Path,
+    keyring: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+    settings: dict[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.setattr(
+        archive,
+        "host_mirrors",
+        lambda _: dict.fromkeys(("main", "security"), "http://host.example"),
+    )
+    monkeypatch.setattr(
+        archive,
+        "default_mirrors",
+        lambda _series, _scratch, arch: {"main": f"http://default-{arch}.example", "security": ""},
+    )
+    write(tmp_path / "definitions/ubuntu", UBUNTU)
+    chosen = select("ubuntu", None, arch, [tmp_path / "definitions"])
+    found = find_archive(chosen, ArchiveSettings(keyring=keyring, **settings), tmp_path)  # type: ignore[arg-type]
+    assert found.sources == [f"deb [signed-by={keyring}] http://{expected}.example noble main"]
+
+
 @pytest.mark.parametrize(
     "hosts", [{"main": "http://h.example", "security": "http://s.example"}, {}]
 )

@@ -33,6 +33,7 @@ PACKAGE = package("dash", sha256=sha256(DEB).hexdigest())
 NAMES = {
     "livecd.base.build.json",
     "livecd.base.device.tar.gz",
+    "livecd.base.cdx.json",
     "livecd.base.lock.json",
     "livecd.base.manifest",
     "livecd.base.rootfs.tar.gz",

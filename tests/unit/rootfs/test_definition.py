@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from coreimage.errors import DataError, NotFoundError
 from coreimage.rootfs.definition import (
     Selection,
+    architectures,
     definition_names,
     definition_places,
     load,
@@ -35,7 +36,7 @@ def test_shipped_definitions_can_be_selected(name: str) -> None:
     assert definition.name == name
     assert definition.default_release in definition.releases
     for release, each in definition.releases.items():
-        for arch in definition.architectures:
+        for arch in architectures(definition, release):
             selection = select(name, release, arch, places)
             assert selection == select(name, each.series, arch, places)
             assert selection.packages
@@ -43,6 +44,20 @@ def test_shipped_definitions_can_be_selected(name: str) -> None:
             hooks = selection.hooks("chroot").values()
             assert all(path.stat().st_mode & 0o100 for path in hooks)
     assert folders[-1].name == name
+
+
+def test_an_architecture_that_a_release_lacks_is_refused_with_the_reason() -> None:
+    places = definition_places(None)
+    definition, _ = load("debian-core", places)
+    assert architectures(definition, "12") == ["amd64", "arm64", "armhf", "i386"]
+    for release in ("13", "trixie", None):
+        assert architectures(definition, release) == ["amd64", "arm64", "armhf"]
+        with pytest.raises(NotFoundError, match="no kernel for i386 since release 13") as caught:
+            select("debian-core", release, "i386", places)
+        assert caught.value.hint == "its architectures are amd64, arm64, armhf"
+    assert architectures(definition, "11") == ["amd64", "arm64", "armhf", "i386"]
+    with pytest.raises(NotFoundError, match="Ubuntu has no kernel for i386"):
+        select("ubuntu-core", None, "i386", places)
 
 
 def test_a_definition_adds_to_what_it_extends(place: Path) -> None:

@@ -54,6 +54,7 @@ def test_a_plan_says_archives_hooks_and_files_in_their_order(tmp_path: Path) -> 
     assert described["files"] == [
         "livecd.base.rootfs.tar.gz",
         "livecd.base.manifest",
+        "livecd.base.cdx.json",
         "livecd.base.lock.json",
         "livecd.base.build.json",
     ]

@@ -80,13 +80,18 @@ def stream(members: list[tuple[tarfile.TarInfo, bytes]]) -> io.BytesIO:
 
 
 class Halves:
-    def __init__(self, folder: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        members: list[tuple[tarfile.TarInfo, bytes]],
+        bootloader: str = "grub",
+    ) -> None:
         self.rootfs, self.device = folder / "rootfs.tar.gz", folder / "device.tar.gz"
         self.result: SplitResult = split(
             stream(members),
             rootfs=self.rootfs,
             device=self.device,
-            bootloader="grub",
+            bootloader=bootloader,
             epoch=EPOCH,
             level=1,
         )
@@ -218,3 +223,37 @@ def test_a_tree_that_was_cut_short_is_refused(tmp_path: Path, size: int) -> None
             epoch=EPOCH,
             level=1,
         )
+
+
+DEVICE_TREES = [
+    member("./usr/lib/linux-image-6.1.0-1-armmp/", tarfile.DIRTYPE, mode=0o755),
+    member("./usr/lib/linux-image-6.1.0-1-armmp/bcm2709-rpi-2-b.dtb", data=b"raspi"),
+    member("./usr/lib/linux-image-6.1.0-1-armmp/overlays/uart.dtbo", data=b"overlay"),
+    member("./usr/lib/firmware/6.8.0-1-generic/device-tree/ti/board.dtb", data=b"ubuntu"),
+    member("./usr/lib/linux-image-tools", data=b"x"),
+]
+
+
+def test_device_trees_are_assets_for_u_boot(tmp_path: Path) -> None:
+    found = Halves.read(Halves(tmp_path, [*KERNEL, *DEVICE_TREES], "u-boot").device)
+    assert found["assets/dtbs"][0].isdir()
+    assert {name: data for name, (_, data) in found.items() if name.startswith("assets/dtbs/")} == {
+        "assets/dtbs/bcm2709-rpi-2-b.dtb": b"raspi",
+        "assets/dtbs/overlays/uart.dtbo": b"overlay",
+        "assets/dtbs/ti/board.dtb": b"ubuntu",
+    }
+    hardware = Hardware.from_yaml(found["hardware.yaml"][1].decode())
+    assert (hardware.bootloader, hardware.dtbs) == ("u-boot", "assets/dtbs")
+
+
+def test_other_boot_loaders_have_no_device_trees_to_load(tmp_path: Path) -> None:
+    halves = Halves(tmp_path, [*KERNEL, *DEVICE_TREES])
+    found = halves.read(halves.device)
+    assert "system/usr/lib/linux-image-6.1.0-1-armmp/bcm2709-rpi-2-b.dtb" in found
+    assert Hardware.from_yaml(found["hardware.yaml"][1].decode()).dtbs == ""
+    assert set(halves.read(halves.rootfs)) == {"usr/lib/linux-image-tools"}
+
+
+def test_u_boot_without_device_trees_has_its_own(tmp_path: Path) -> None:
+    found = Halves.read(Halves(tmp_path, KERNEL, "u-boot").device)
+    assert "dtbs" not in found["hardware.yaml"][1].decode()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.systemimage import images
 
 
-def full(version: int, **extra: object) -> Image:
+def full(version: int, **other: Any) -> Image:
     file = ImageFile(order=0, path=f"/pool/rootfs-{version}.tar.xz", checksum="0" * 64, size=1)
-    return Image(type=ImageType.FULL, version=version, files=[file], extra=extra)
+    return Image(type=ImageType.FULL, version=version, files=[file], **other)
 
 
 def test_the_first_image_is_1(now: datetime) -> None:
@@ -33,12 +34,16 @@ def test_the_format_ends_somewhere(now: datetime) -> None:
 
 
 def test_only_the_newest_version_keeps_its_phasing(now: datetime) -> None:
-    index = images.add_images(images.empty_index(now), [full(1, **{"phased-percentage": 20})])
-    index = images.add_images(index, [full(2, **{"phased-percentage": 10, "tag": "x"})])
-    assert [dict(image.extra) for image in index.images] == [
-        {},
-        {"phased-percentage": 10, "tag": "x"},
-    ]
+    index = images.add_images(images.empty_index(now), [full(1, phased_percentage=20)])
+    index = images.add_images(index, [full(2, phased_percentage=10)])
+    assert [image.phased_percentage for image in index.images] == [None, 10]
+
+
+def test_an_image_stays_withdrawn_when_a_newer_one_comes(now: datetime) -> None:
+    bad = full(1, phased_percentage=0, withdrawn="does not boot")
+    index = images.add_images(images.empty_index(now), [bad])
+    index = images.add_images(index, [full(2)])
+    assert [image.phased_percentage for image in index.images] == [0, None]
 
 
 def test_images_are_sorted_and_other_keys_are_kept(now: datetime) -> None:

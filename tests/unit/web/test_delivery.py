@@ -146,6 +146,7 @@ def test_an_empty_file(client: TestClient, workspace: Workspace) -> None:
     ("name", "expected"),
     [
         ("channels.json", "application/json"),
+        ("vivid-preinstalled-core-amd64.cdx.json", "application/json"),
         ("channels.json.asc", "application/pgp-signature"),
         ("SHA256SUMS.gpg", "application/pgp-signature"),
         ("ubuntu-1.tar.xz", "application/x-xz"),

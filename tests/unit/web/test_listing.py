@@ -1,4 +1,5 @@
 import os
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from coreimage.config import Workspace
-from coreimage.web.listing import list_folder
+from coreimage.web.listing import Entry, list_folder
 from coreimage.web.pages import exact_size, human_size
 
 SERIES = "ubuntu-core/vivid/daily-preinstalled"
@@ -134,3 +135,18 @@ def test_human_size(size: int, shown: str) -> None:
 
 def test_exact_size() -> None:
     assert exact_size(1_234_567) == "1\u202f234\u202f567 bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("vivid-preinstalled-core-amd64.tar.gz", "root filesystem"),
+        ("vivid-preinstalled-core-amd64.device.tar.gz", "kernel and boot files"),
+        ("vivid-preinstalled-core-amd64.manifest", "packages and their versions"),
+        ("vivid-preinstalled-core-amd64.cdx.json", "bill of materials (CycloneDX)"),
+        ("something", ""),
+    ],
+)
+def test_files_of_a_publication_have_names_for_people(name: str, kind: str) -> None:
+    entry = Entry(name=name, is_folder=False, modified=datetime(2026, 11, 23, tzinfo=UTC))
+    assert entry.kind == kind

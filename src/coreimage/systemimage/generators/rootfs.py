@@ -7,6 +7,7 @@ from typing import BinaryIO
 from coreimage.errors import DataError
 from coreimage.lib import tar
 from coreimage.lib.files import Reader
+from coreimage.systemimage.generators.inspection import Inspector
 
 _DROPPED = frozenset({"SWAP.swap", "etc/mtab"})
 _PREFIX = "system"
@@ -18,15 +19,17 @@ def write(source: Reader, target: BinaryIO, *, name: str) -> None:
     Hard links are re-targeted, symlinks are not. Left out are SWAP.swap, etc/mtab and what is in
     dev/, which the kernel fills. Raises DataError for an archive that cannot be an image.
     """
-    rewriter = _Rewriter(name)
+    rewriter, inspector = _Rewriter(name), Inspector(name)
     with tar.reading(source, archive=name) as old, tar.writing(target) as new:
         for member in tar.members(old, archive=name):
             if rewriter.moves(member):
+                inspector.check(member)
                 data = old.extractfile(member) if member.isreg() else None
                 _make_dense(member)
                 new.addfile(tar.plain(member), data)
                 new.members.clear()  # type: ignore[attr-defined]  # else all stay in memory
         for member in rewriter.additions():
+            inspector.check(member)
             new.addfile(member)
 
 
@@ -37,16 +40,14 @@ class _Rewriter:
         self._archive = archive
         self._newest = 0
         self._lib = "lib"
-        # Of the members, only those that decide what is added, and files that were left out.
+        # Of the members, only those that decide what is added.
         self._present: set[str] = set()
-        self._dropped: set[str] = set()
 
     def moves(self, member: tarfile.TarInfo) -> bool:
         """Move a member below system/, or return False for one that is left out."""
         name = member.name
         self._newest = max(self._newest, int(member.mtime))
-        if name in _DROPPED or name.startswith("dev/"):
-            self._dropped.add(name)
+        if _is_dropped(name):
             return False
         if name == "lib" and member.issym():
             self._lib = posixpath.normpath(posixpath.join("/", member.linkname))[1:]
@@ -54,7 +55,7 @@ class _Rewriter:
             self._present.add(name)
         member.name = _below(name)
         if member.islnk():
-            if member.linkname in self._dropped:
+            if _is_dropped(member.linkname):
                 raise DataError(
                     f"'{self._archive}': '{name}' is a hard link to '{member.linkname}', "
                     "which images do not carry"
@@ -77,6 +78,10 @@ class _Rewriter:
             linkname="/proc/mounts",
         )
         return [*directories, mtab]
+
+
+def _is_dropped(name: str) -> bool:
+    return name in _DROPPED or name.startswith("dev/")
 
 
 def _below(name: str) -> str:

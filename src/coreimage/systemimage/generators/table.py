@@ -1,11 +1,10 @@
-"""The table of generators that take a file of a publication, in the order of applying."""
+"""The table of generators that take a file of a publication."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from coreimage.lib.files import Reader
-from coreimage.model.publication import device_name, rootfs_name
 from coreimage.systemimage.generators import device, rootfs
 
 
@@ -18,37 +17,32 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generator:
-    """Where one file of an image comes from.
+    """How one file of an image is made.
 
-    `revision` grows when the same input gives other bytes. `source` names the input from series,
-    product and arch.
+    `revision` grows when the same input gives other bytes. `file` is what the input is usually
+    called; `base_arch` in it is the part of a device's arch before the first dot.
     """
 
-    name: str
     revision: int
-    prefix: str
-    source: Callable[[str, str, str], str]
+    file: str
     write: Writer
 
 
-def _rootfs_source(series: str, product: str, arch: str) -> str:
-    # Devices may have an arch of their own such as amd64.azure; their root file system is amd64's.
-    return rootfs_name(series, product, arch.partition(".")[0])
+_DEVICE_FILE = "{series}-preinstalled-{product}-{arch}.device.tar.gz"
 
-
-GENERATORS = (
-    Generator(
-        name="cdimage-rootfs",
+GENERATORS: Mapping[str, Generator] = {
+    "cdimage-rootfs": Generator(
         revision=1,
-        prefix="rootfs",
-        source=_rootfs_source,
+        # Devices may have an arch of their own such as amd64.azure; their root file system is
+        # that of amd64.
+        file="{series}-preinstalled-{product}-{base_arch}.tar.gz",
         write=rootfs.write,
     ),
-    Generator(
-        name="cdimage-device",
+    "cdimage-device": Generator(revision=1, file=_DEVICE_FILE, write=device.write),
+    "cdimage-device-raw": Generator(revision=1, file=_DEVICE_FILE, write=device.write_raw),
+    "cdimage-custom": Generator(
         revision=1,
-        prefix="device",
-        source=device_name,
-        write=device.write,
+        file="{series}-preinstalled-{product}-{arch}.custom.tar.gz",
+        write=device.write_raw,
     ),
-)
+}

@@ -1,0 +1,125 @@
+"""What an attacker can do to a served channel tree, and a client that is to notice."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from coreimage.config import Workspace
+from coreimage.flasher.flash import FlashOptions, Place, fetch_only, planned
+from coreimage.flasher.oem import shipped_folder
+from coreimage.lib.gpg import Signer
+from coreimage.lib.progress import Silent
+from coreimage.lib.transport import Limits
+from coreimage.model.channels import Channels
+from coreimage.model.keyring import KeyringType
+from tests.integration import channel_tree
+
+LIMITS = Limits(min_rate=200, window=0.5, deadline=10, attempts=1, backoff=0.01)
+SIGNING = KeyringType.IMAGE_SIGNING
+EXPIRY = timedelta(days=30)
+
+
+def served(workspace: Workspace, target: Path) -> Path:
+    """Copy what is visible of a tree as plain files: what a mirror has, for an attacker to change.
+
+    Any state that was served there before is replaced, and older files stay, as on a server.
+    """
+    root = workspace.channel_tree
+    shutil.copytree(
+        root, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("states", "state")
+    )
+    return target
+
+
+class Client:
+    """A flash tool on a machine of its own, which remembers what it saw."""
+
+    def __init__(self, home: Path, archive_master: Path) -> None:
+        self._home = home
+        self.archive_master = archive_master
+        self.memory = home / "state"
+
+    @property
+    def serial(self) -> int:
+        """The highest serial that it remembers."""
+        found = (json.loads(path.read_bytes())["serial"] for path in self.memory.glob("*.json"))
+        return max(found, default=0)
+
+    def fetch(
+        self,
+        server: str,
+        *,
+        now: datetime = channel_tree.NOW,
+        channel: str = channel_tree.CHANNEL,
+        meanwhile: Callable[[], None] = lambda: None,
+        verify_tls: bool = True,
+        allow_unfresh: bool = False,
+    ) -> int:
+        """Download and verify the newest image as `flash --download-only` does: its version."""
+        place = Place(
+            server=server,
+            archive_master=self.archive_master,
+            cache=self._home / "cache",
+            scratch=self._home / "scratch",
+            verify_tls=verify_tls,
+            limits=LIMITS,
+            memory=self.memory,
+            allow_unfresh=allow_unfresh,
+        )
+        options = FlashOptions(
+            release="13",
+            channel=channel,
+            output=self._home / "x86.img",
+            oem="generic-amd64",
+            oem_folders=[shipped_folder()],
+            download_only=True,
+        )
+        with planned(options, place, progress=Silent(), now=now) as job:
+            meanwhile()
+            fetch_only(job, progress=Silent())
+            return job.plan.image.version
+
+
+class Thief:
+    """Somebody with a copy of the server's keys who writes to what is served."""
+
+    def __init__(self, workspace: Workspace, root: Path) -> None:
+        self.store = Signer(workspace.gpg_home)
+        self.root = root
+
+    def channels(self, **fields: object) -> None:
+        """Change channels.json and sign it again, under the next serial unless one is named."""
+        found = self.read()
+        fresh = {"serial": (found.serial or 0) + 1, **fields}
+        found = replace(found, **fresh)  # type: ignore[arg-type]
+        self.write("channels.json", found.to_json().encode())
+
+    def write(
+        self, name: str, content: bytes, *, key: KeyringType = SIGNING, fingerprint: str = ""
+    ) -> None:
+        """Serve a file with a good signature by one of the keys."""
+        path = self.root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.store.sign(path, Path(f"{path}.asc"), key=key, fingerprint=fingerprint)
+
+    def read(self) -> Channels:
+        """Return what channels.json says now."""
+        return Channels.from_json((self.root / "channels.json").read_bytes())
+
+    def index_path(self, channel: str = channel_tree.CHANNEL) -> str:
+        """Return where the index of the device lies."""
+        return self.read().device(channel, channel_tree.DEVICE).index
+
+
+def small_masters(patch: pytest.MonkeyPatch) -> None:
+    """Make masters of 2048 bits: real keys, in a tenth of the time."""
+    from coreimage.lib import gpg
+
+    for level in (KeyringType.ARCHIVE_MASTER, KeyringType.IMAGE_MASTER):
+        patch.setitem(gpg.KEY_BITS, level, 2048)

@@ -1,0 +1,179 @@
+"""Operations on the channel tree that are killed at every system call that writes.
+
+After each: what is published is good for a client of plain programs, and is the state before or the
+state after. Run again, the operation finishes, and leaves nothing behind.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from coreimage.config import Workspace, load_workspace
+from coreimage.lib import run
+from coreimage.lib.progress import Silent
+from coreimage.systemimage import keyrings
+from tests.support.faults import Step, killed_at, steps
+from tests.support.plain import PlainClient, Seen
+from tests.support.publications import (
+    SERIES,
+    device_members,
+    publish,
+    rootfs_members,
+    tarball,
+)
+
+EDGE = "ubuntu-core/edge"
+IMPORT = ("image", "import", EDGE, "generic_amd64", "--series", SERIES, "--product", "core")
+OPERATIONS = {
+    "publish": IMPORT,
+    "alias": ("channel", "alias", "ubuntu-core/next", EDGE),
+    "rename": ("channel", "rename", EDGE, "ubuntu-core/daily", "--force"),
+    "remove": ("channel", "remove", "ubuntu-core/stable"),
+    "expire": ("image", "expire", EDGE, "--keep", "1"),
+    "promote": ("image", "copy", EDGE, "ubuntu-core/beta", "--percentage", "10"),
+    "refresh": ("channel", "refresh", "--force"),
+    "rotate": ("keyring", "rotate", "image-signing"),
+    "rotate-master": ("keyring", "rotate", "image-master"),
+    "gc": ("image", "gc", "--grace", "0"),
+}
+# What an operation says when it is asked for again after it has happened.
+_DONE_ALREADY = {"rename": 66, "remove": 66}
+_UNSEEN = frozenset({"gc", "refresh"})
+
+
+class Scene:
+    """A workspace that is made anew for each attempt, and what is found in it."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self._template, self._folder, self.attempts = template, folder, 0
+        self.root = folder / "none"
+
+    def reset(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.attempts += 1
+        self.root = self._folder / f"w{self.attempts}"
+        shutil.copytree(self._template, self.root, symlinks=True)
+
+    def command(self, words: tuple[str, ...]) -> list[str | Path]:
+        return [sys.executable, "-m", "coreimage", *words, "--workspace", self.root]
+
+    def run(self, words: tuple[str, ...]) -> run.Completed:
+        return run.run(self.command(words), check=False)
+
+    def look(self) -> Seen:
+        """Verify the tree with plain programs and return what a client sees."""
+        folder = self._folder / "client"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        place = load_workspace(self.root)
+        client = PlainClient(
+            fetch=lambda path: place.channel_tree / path[1:],
+            pinned=place.archive_master,
+            folder=folder,
+        )
+        return client.look()
+
+    def leftovers(self) -> list[Path]:
+        return [*self.root.glob("www/system-image/**/.scratch-*")]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with three channels, two images, and a publication that is not imported yet."""
+    root = tmp_path_factory.mktemp("killed") / "template"
+    root.mkdir()
+    (root / "coreimage.toml").write_text(
+        f'[channels."{EDGE}"]\nproject = "ubuntu-core"\nrelease = "15.04"\n'
+    )
+    workspace = load_workspace(root)
+    keyrings.generate(workspace, progress=Silent(), now=datetime.now(UTC))
+    scene = Scene(root, root)
+    scene.root = root
+    for channel in (EDGE, "ubuntu-core/beta"):
+        assert scene.run(("channel", "create", channel)).status == 0
+    for number, text in enumerate(("one", "two", "three")):
+        if number:
+            assert scene.run(IMPORT).status == 0
+        _publish(workspace, f"2015051{number}", text)
+    assert scene.run(("channel", "alias", "ubuntu-core/stable", EDGE)).status == 0
+    return root
+
+
+def _publish(workspace: Workspace, version: str, text: str) -> None:
+    publish(
+        workspace,
+        version,
+        rootfs=tarball(rootfs_members(text=text)),
+        device=tarball(device_members(text)),
+    )
+
+
+@pytest.fixture
+def scene(template: Path, tmp_path: Path) -> Iterator[Scene]:
+    found = Scene(template, tmp_path)
+    yield found
+    shutil.rmtree(found.root, ignore_errors=True)
+
+
+def endure(scene: Scene, name: str, *, count: int | None) -> None:
+    """Kill an operation at each of its steps, or at so many of them."""
+    words = OPERATIONS[name]
+    scene.reset()
+    before = scene.look()
+    done = steps(scene.command(words), scene.root / "strace.log")
+    after = scene.look()
+    assert before != after or name in _UNSEEN
+    for step in _chosen(done, count):
+        _endure_one(scene, name, step, (before, after))
+
+
+def _chosen(done: list[Step], count: int | None) -> list[Step]:
+    """Return all steps, or so many of those that give something in the tree its final name."""
+    if count is None:
+        return done
+    names = [
+        step
+        for step in done
+        if step.call in ("rename", "symlink", "link", "mkdir", "unlink", "rmdir")
+        and "www/system-image" in step.text
+    ]
+    # The last of them is the switch, or what is just before it.
+    return names[:: -max(1, len(names) // count)][:count]
+
+
+def _endure_one(scene: Scene, name: str, step: Step, states: tuple[Seen, Seen]) -> None:
+    words = OPERATIONS[name]
+    scene.reset()
+    killed = killed_at(scene.command(words), step)
+    seen = scene.look()
+    assert seen in states if killed else seen == states[1], f"{name} killed at {step}"
+    again = scene.run(words)
+    allowed = (0, _DONE_ALREADY.get(name, 0)) if seen == states[1] else (0,)
+    assert again.status in allowed, f"{name} killed at {step}: {again.stderr.decode()}"
+    final = scene.look()
+    assert _without_keys(final) == _without_keys(states[1]), f"{name} killed at {step}, run again"
+    if not (name.startswith("rotate") and seen == states[1]):  # else it may be the next rotation
+        assert final == states[1], f"{name} killed at {step}, then run again"
+    if name.startswith("rotate"):
+        assert scene.run(OPERATIONS["refresh"]).status == 0
+        assert scene.look() == final
+    assert scene.leftovers() == [], f"{name} killed at {step}, then run again"
+
+
+def _without_keys(seen: Seen) -> Seen:
+    return {name: channel for name, channel in seen.items() if name}
+
+
+@pytest.mark.parametrize("name", ["publish", "alias", "rename", "expire", "rotate"])
+def test_killed_here_and_there(name: str, scene: Scene) -> None:
+    endure(scene, name, count=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_killed_at_every_call_that_writes(name: str, scene: Scene) -> None:
+    endure(scene, name, count=None)

@@ -1,0 +1,278 @@
+"""Mirrors of a real tree, from a folder and over HTTP, from servers that lie too."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from coreimage.cli.main import app
+from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, NotFoundError, TrustError, UnavailableError
+from coreimage.lib import run
+from coreimage.lib.progress import Silent
+from coreimage.systemimage import channels, mirror, tree
+from coreimage.systemimage.mirror import MirrorResult, Wish
+from tests.integration import channel_tree as server
+from tests.integration import liar
+from tests.integration.liar import Liar
+from tests.support.trees import snapshot
+
+GRACE = timedelta(days=7)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A server with a channel of one image, and another channel of one."""
+    workspace = server.make_workspace(tmp_path_factory.mktemp("origin") / "workspace")
+    server.publish(workspace, 1)
+    channels.create_channel(workspace, "kiosk/13/edge", now=server.NOW)
+    server.publish(workspace, 1, channel="kiosk/13/edge", device="generic_arm64")
+    return workspace
+
+
+@pytest.fixture
+def origin(served: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the server, of the test's own."""
+    root = tmp_path / "origin"
+    shutil.copytree(served.root, root, symlinks=True)
+    return Workspace(root=root, settings=served.settings)
+
+
+@pytest.fixture
+def web(origin: Workspace) -> Iterator[Liar]:
+    with liar.serving(origin.channel_tree) as found:
+        yield found
+
+
+def update(
+    origin: Workspace,
+    target: Path,
+    *,
+    source: str | None = None,
+    wish: Wish | None = None,
+    now: datetime = server.NOW,
+    check: bool = False,
+) -> MirrorResult:
+    return mirror.mirror(
+        source or str(origin.channel_tree),
+        target,
+        archive_master=origin.archive_master,
+        wish=wish or Wish(),
+        grace=GRACE,
+        progress=Silent(),
+        now=now,
+        check=check,
+    )
+
+
+def payload(origin: Workspace) -> list[str]:
+    found = tree.read_index(origin, server.CHANNEL, server.DEVICE)
+    return [file.path for image in found.images for file in image.files]
+
+
+def show(target: Path, origin: Workspace) -> None:
+    """See with plain programs that a mirror is what its channels.json says."""
+    ring = target.parent / "ring"
+    ring.mkdir(exist_ok=True)
+    state = target / "state"
+    run.run(["tar", "-xf", state / "gpg/image-signing.tar.xz", "-C", ring])
+    names = [path for path in target.rglob("*.asc") if ".mirror" not in path.parts]
+    assert names
+    for signature in names:
+        data = signature.with_suffix("")
+        if "gpg" not in data.parts:
+            run.run(["gpgv", "--keyring", ring / "keyring.gpg", signature, data])
+    listed = json.loads((target / "channels.json").read_bytes())
+    for channel in listed.values():
+        for device in channel["devices"].values():
+            index = json.loads((target / device["index"][1:]).read_bytes())
+            for image in index["images"]:
+                for file in image["files"]:
+                    said = run.run(["sha256sum", target / file["path"][1:]]).stdout.decode()
+                    assert said.split()[0] == file["checksum"]
+    assert (target / "channels.json").read_bytes() == (
+        origin.channel_tree / "channels.json"
+    ).read_bytes()
+
+
+def test_a_folder_and_a_server_give_the_same_mirror(
+    origin: Workspace, web: Liar, tmp_path: Path
+) -> None:
+    first = update(origin, tmp_path / "pushed")
+    second = update(origin, tmp_path / "pulled", source=web.url)
+    assert first == second
+    assert first.changed
+    assert not first.left_out
+    show(tmp_path / "pulled", origin)
+    ours = snapshot(tmp_path / "pushed")
+    theirs = snapshot(tmp_path / "pulled")
+    assert {path: each for path, each in ours.items() if ".mirror" not in path} == {
+        path: each for path, each in theirs.items() if ".mirror" not in path
+    }
+
+
+def test_a_second_run_brings_nothing_and_a_new_image_only_what_is_new(
+    origin: Workspace, web: Liar, tmp_path: Path
+) -> None:
+    target = tmp_path / "mirror"
+    update(origin, target, source=web.url)
+    before = snapshot(target)
+    again = update(origin, target, source=web.url)
+    assert (again.changed, again.fetched) == (False, 0)
+    assert snapshot(target) == before
+    server.publish(origin, 2)
+    after = update(origin, target, source=web.url)
+    assert (after.changed, after.fetched) == (True, 1)  # the version file; others are the same
+    show(target, origin)
+
+
+def test_only_what_is_asked_for_comes_and_the_rest_is_named(
+    origin: Workspace, tmp_path: Path
+) -> None:
+    target = tmp_path / "mirror"
+    result = update(origin, target, wish=Wish(channels=["kiosk/*"]))
+    assert result.left_out == [(server.CHANNEL, server.DEVICE)]
+    assert not (target / server.CHANNEL).exists()
+    assert (target / "kiosk/13/edge/generic_arm64").is_dir()
+    wider = update(origin, target)
+    assert wider.fetched > 0
+    assert not wider.left_out
+    show(target, origin)
+    with pytest.raises(NotFoundError) as caught:
+        update(origin, tmp_path / "other", wish=Wish(devices=["toaster"]))
+    assert "'generic_arm64' in 'kiosk/13/edge'" in caught.value.hint
+
+
+def test_the_mirror_shows_the_old_state_until_everything_new_is_there(
+    origin: Workspace, web: Liar, tmp_path: Path
+) -> None:
+    target = tmp_path / "mirror"
+    update(origin, target, source=web.url)
+    before = (target / "channels.json").read_bytes()
+    server.publish(origin, 2, rootfs={"system/etc/hostname": b"two\n"})
+    (path,) = [each for each in payload(origin) if not (target / each[1:]).exists()][:1]
+    for lie, error in (
+        (liar.flipped, TrustError),
+        (liar.redirect("file:///etc/passwd"), UnavailableError),
+    ):
+        web.lies[path] = lie
+        with pytest.raises(error):
+            update(origin, target, source=web.url)
+        assert (target / "channels.json").read_bytes() == before
+        assert not (target / path[1:]).exists()
+    web.lies.clear()
+    update(origin, target, source=web.url)
+    show(target, origin)
+
+
+@pytest.mark.parametrize("lie", [liar.flipped, liar.hidden_longer, liar.shorter])
+@pytest.mark.parametrize("path", ["/channels.json", "/gpg/image-signing.tar.xz"])
+def test_a_server_that_lies_about_metadata_leaves_no_mirror(
+    origin: Workspace, web: Liar, tmp_path: Path, path: str, lie: liar.Behaviour
+) -> None:
+    target = tmp_path / "mirror"
+    web.lies[path] = lie
+    with pytest.raises((TrustError, UnavailableError)):
+        update(origin, target, source=web.url)
+    assert not (target / "state").exists()
+
+
+def test_an_older_state_is_refused(origin: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "mirror"
+    old = tmp_path / "old"
+    shutil.copytree(origin.channel_tree, old, symlinks=True)
+    server.publish(origin, 2)
+    update(origin, target)
+    before = snapshot(target)
+    with pytest.raises(TrustError, match="offers state"):
+        update(origin, target, source=str(old))
+    assert snapshot(target) == before
+
+
+def test_an_expired_state_is_refused(origin: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(TrustError, match="expired"):
+        update(origin, tmp_path / "mirror", now=server.NOW + timedelta(days=31))
+
+
+def test_a_foreign_archive_master_is_refused(
+    origin: Workspace, keyed_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrustError):
+        mirror.mirror(
+            str(origin.channel_tree),
+            tmp_path / "mirror",
+            archive_master=keyed_root / "trust/archive-master.tar.xz",
+            wish=Wish(),
+            grace=GRACE,
+            progress=Silent(),
+            now=server.NOW,
+        )
+    assert not (tmp_path / "mirror/state").exists()
+
+
+def test_orphans_stay_for_the_grace_time(origin: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "mirror"
+    update(origin, target)
+    old = payload(origin)
+    tree_edit = tree.edit(origin, now=server.NOW, purpose="test")
+    with tree_edit as edit:
+        edit.remove_device(server.CHANNEL, server.DEVICE)
+    first = update(origin, target)
+    assert first.removed == 0
+    shared = {
+        file.path
+        for image in tree.read_index(origin, "kiosk/13/edge", "generic_arm64").images
+        for file in image.files
+    }
+    lonely = [path for path in old if path not in shared]
+    assert all((target / path[1:]).exists() for path in lonely)
+    second = update(origin, target, now=server.NOW + timedelta(days=7))
+    assert second.removed > 0
+    assert not any((target / path[1:]).exists() for path in lonely)
+    assert not (target / server.CHANNEL).exists()
+    show(target, origin)
+
+
+def test_what_was_damaged_is_found_by_a_check_and_brought_again(
+    origin: Workspace, tmp_path: Path
+) -> None:
+    target = tmp_path / "mirror"
+    update(origin, target)
+    path = target / payload(origin)[0][1:]
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    assert update(origin, target).fetched == 0
+    assert update(origin, target, check=True).fetched == 1
+    show(target, origin)
+
+
+def test_a_folder_of_other_things_is_not_made_a_mirror(origin: Workspace, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    with pytest.raises(CoreImageError, match="is not a mirror, and not empty"):
+        update(origin, other)
+    with pytest.raises(CoreImageError, match="is not a mirror"):
+        update(origin, origin.channel_tree)
+
+
+def test_the_command(origin: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "mirror"
+    tree_path = str(origin.channel_tree)
+    channels.refresh(origin, now=datetime.now(UTC), force=True)  # commands go by the clock
+    words = ["channel", "mirror", tree_path, str(target), "--channel", "kiosk/*"]
+    words += ["--archive-master", str(origin.archive_master)]
+    dry = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert dry.exit_code == 0
+    assert "would bring 3 files" in dry.stdout
+    assert not (target / "state").exists()
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0
+    answer = json.loads(done.stdout)
+    assert (answer["fetched"], answer["changed"]) == (3, True)
+    assert answer["left_out"] == [{"channel": server.CHANNEL, "device": server.DEVICE}]
