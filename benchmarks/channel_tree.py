@@ -5,6 +5,10 @@ whole commands: wall and CPU seconds, and the memory of the largest process. Onl
 are not real, and the signatures of files that no command looks at. About five minutes.
 
     python benchmarks/channel_tree.py [--json FILE] [--tree 200x100]...
+
+CPU seconds, two cores under load: with 1 device of 100 images and with 1 of 1 000, hide 0.40 and
+0.42, phase 0.48 and 0.61, copy 0.53 and 0.58, refresh 0.40 and 0.45, missing 0.37 and 0.47, gc 0.42
+and 0.52; memory 52 and 62 MiB. Starting the program is 0.15 of it.
 """
 
 import argparse
@@ -13,7 +17,6 @@ import io
 import json
 import lzma
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -57,7 +60,9 @@ class Forge:
 
     def __init__(self, edit: Edit) -> None:
         self._root = edit.workspace.channel_tree
-        sample, self._signature = edit.scratch / "sample", edit.scratch / "sample.asc"
+        # Outlives the transaction, for the links to it.
+        sample, self._signature = self._root / "pool/sample", self._root / "pool/sample.asc"
+        sample.parent.mkdir(parents=True, exist_ok=True)
         sample.touch()
         Signer(edit.workspace.gpg_home).sign(sample, self._signature, key=KeyringType.IMAGE_SIGNING)
 
@@ -69,7 +74,7 @@ class Forge:
         if not final.exists():
             final.parent.mkdir(parents=True, exist_ok=True)
             final.write_bytes(content)
-            shutil.copy(self._signature, f"{final}.asc")
+            Path(f"{final}.asc").hardlink_to(self._signature)
         return ImageFile(order=order, path=path, checksum=digest, size=len(content))
 
 

@@ -67,8 +67,8 @@ def test_the_line_of_the_page_makes_an_image(workspace: Workspace) -> None:
     places = [
         said.index(text)
         for text in (
-            "Determining oem configuration",
             "Fetching information from server...",
+            "Determining oem configuration",
             "Downloading and setting up...",
             "Installing generic-amd64",
         )
