@@ -121,7 +121,7 @@ def _number(image: Image, goal: Index, numbering: Numbering, target: str) -> int
 
 def _minversion(image: Image, numbering: Numbering, wanted: int | None) -> int | None:
     """Return the lowest build that the copy is for, in the numbers of the target."""
-    if wanted is not None or image.minversion is None:
+    if wanted is not None or image.minversion is None or image.kept_from_old_clients:
         return wanted or None
     if numbering.shift is None:
         raise CoreImageError(
