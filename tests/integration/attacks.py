@@ -11,7 +11,7 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.flasher.flash import FlashOptions, Place, fetch_only, planned
-from coreimage.flasher.oem import shipped_folder
+from coreimage.flasher.oem.find import shipped_folder
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.lib.transport import Limits

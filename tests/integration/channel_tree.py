@@ -34,12 +34,12 @@ DEVICE_FILES: Mapping[str, bytes] = {
 }
 
 
-def make_workspace(root: Path) -> Workspace:
+def make_workspace(root: Path, *, now: datetime = NOW) -> Workspace:
     root.mkdir(parents=True)
     (root / "coreimage.toml").touch()
     workspace = Workspace(root=root, settings=Settings())
-    keyrings.generate(workspace, progress=Silent(), now=NOW)
-    channels.create_channel(workspace, CHANNEL, now=NOW)
+    keyrings.generate(workspace, progress=Silent(), now=now)
+    channels.create_channel(workspace, CHANNEL, now=now)
     return workspace
 
 
@@ -74,6 +74,7 @@ def publish(
     device_files: Mapping[str, bytes] = DEVICE_FILES,
     says: Mapping[str, bytes] | None = None,
     files: Mapping[str, bytes] | None = None,
+    now: datetime = NOW,
 ) -> Image:
     """Publish a full image; `says` replaces the members of its version tarball."""
     contents = files or {
@@ -83,7 +84,7 @@ def publish(
             version_files(version, channel=channel, device=device) if says is None else says
         ),
     }
-    with tree.edit(workspace, now=NOW, purpose="test") as edit:
+    with tree.edit(workspace, now=now, purpose="test") as edit:
         signer = Signer(workspace.gpg_home)
         entries = []
         for order, (template, content) in enumerate(contents.items()):

@@ -14,7 +14,7 @@ import pytest
 
 from coreimage.boottest import boot
 from coreimage.boottest.accelerator import Accelerator, Name, Probe, detect, probe, probes
-from coreimage.boottest.machine import Firmware
+from coreimage.boottest.platform import Firmware
 from coreimage.boottest.report import Milestone, Outcome, Report
 from coreimage.errors import CommandError
 from coreimage.lib import run

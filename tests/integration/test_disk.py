@@ -14,23 +14,27 @@ from uuid import UUID
 import pytest
 
 from coreimage.errors import RightsError
-from coreimage.flasher.assemble import assemble
-from coreimage.flasher.boot import (
+from coreimage.flasher.disk.assemble import assemble
+from coreimage.flasher.disk.filesystems import make_fat
+from coreimage.flasher.disk.gpt import gpt
+from coreimage.flasher.disk.grub import (
     GRUB_DIRECTORY,
-    UEFI_PATH,
+    UEFI_PATHS,
+    BiosGrub,
     grub_bios,
     grub_config,
     grub_uefi,
     grubenv,
     slot_directory,
 )
-from coreimage.flasher.filesystems import make_fat
-from coreimage.flasher.layout import MINIMUM_SIZE, Layout, ab_grub_layout, gpt
+from coreimage.flasher.disk.layout import MINIMUM_SIZE, Layout, ab_layout
+from coreimage.flasher.disk.loader import bios_pieces
+from coreimage.flasher.disk.plan import table_pieces
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import PIPE, run, start
 
 MIB = 1 << 20
-LAYOUT = ab_grub_layout(size=MINIMUM_SIZE, seed=b"test")
+LAYOUT = ab_layout(size=MINIMUM_SIZE, seed=b"test")
 BOOT_PARTITION = LAYOUT.partition("system-boot")
 
 
@@ -45,7 +49,7 @@ def blank(path: Path, layout: Layout) -> Path:
 
 @pytest.mark.parametrize("size", [MINIMUM_SIZE, 8_000_000_000, 32 << 30, 3 << 40])
 def test_partitioning_tools_find_a_table_without_faults(tmp_path: Path, size: int) -> None:
-    layout = ab_grub_layout(size=size, seed=b"seed")
+    layout = ab_layout(size=size, seed=b"seed")
     disk = blank(tmp_path / "disk", layout)
 
     assert b"No problems found" in run(["sgdisk", "--verify", disk]).stdout
@@ -81,10 +85,10 @@ def test_grub_tools_accept_environment_and_script(tmp_path: Path) -> None:
 
 def test_missing_modules_are_named_with_their_packages(tmp_path: Path) -> None:
     with pytest.raises(RightsError, match="i386-pc") as caught:
-        grub_bios(core_offset=4 * MIB, scratch=tmp_path, modules=tmp_path)
+        grub_bios(core_offset=4 * MIB, boot_partition=2, scratch=tmp_path, modules=[tmp_path])
     assert "grub-pc-bin" in caught.value.hint
     with pytest.raises(RightsError, match="x86_64-efi") as caught:
-        grub_uefi(scratch=tmp_path, modules=tmp_path)
+        grub_uefi("amd64", scratch=tmp_path, modules=[tmp_path])
     assert "grub-efi-amd64-bin" in caught.value.hint
 
 
@@ -132,7 +136,7 @@ def echo_kernel() -> bytes:
 def make_disk(directory: Path, *, slots: str = "ab", tag: str = "", **variables: str) -> Path:
     """Make a disk with our kernel in `slots`; `tag` is a kernel argument that tells disks apart."""
     files: dict[str, bytes | Path] = {
-        UEFI_PATH: grub_uefi(scratch=directory),
+        UEFI_PATHS["amd64"]: grub_uefi("amd64", scratch=directory),
         f"{GRUB_DIRECTORY}/grub.cfg": grub_config(arguments=[tag] if tag else []).encode(),
         f"{GRUB_DIRECTORY}/grubenv": grubenv(variables),
     }
@@ -150,8 +154,11 @@ def make_disk(directory: Path, *, slots: str = "ab", tag: str = "", **variables:
         scratch=directory,
     )
     output = directory / "disk.img"
-    boot = grub_bios(core_offset=LAYOUT.partition("grub").start, scratch=directory)
-    assemble(LAYOUT, images={"system-boot": image}, boot=boot, output=output, progress=Silent())
+    boot = grub_bios(
+        core_offset=LAYOUT.partition("grub").start, boot_partition=2, scratch=directory
+    )
+    pieces = [*table_pieces(LAYOUT), *bios_pieces(boot, LAYOUT)]
+    assemble(LAYOUT, images={"system-boot": image}, pieces=pieces, output=output, progress=Silent())
     return output
 
 
@@ -287,19 +294,20 @@ def test_the_loader_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     one.mkdir()
     two.mkdir()
 
-    assert grub_uefi(scratch=one) == grub_uefi(scratch=two)
-    assert grub_bios(core_offset=4 * MIB, scratch=one) == grub_bios(
-        core_offset=4 * MIB, scratch=two
-    )
-    assert grub_bios(core_offset=8 * MIB, scratch=one) != grub_bios(
-        core_offset=4 * MIB, scratch=two
-    )
+    assert grub_uefi("amd64", scratch=one) == grub_uefi("amd64", scratch=two)
+
+    def bios(scratch: Path, offset: int, partition: int = 2) -> BiosGrub:
+        return grub_bios(core_offset=offset, boot_partition=partition, scratch=scratch)
+
+    assert bios(one, 4 * MIB) == bios(two, 4 * MIB)
+    assert bios(one, 8 * MIB) != bios(two, 4 * MIB)
+    assert bios(one, 4 * MIB, 3) != bios(two, 4 * MIB)
 
 
 _KILLED = """
 import sys, time
 from pathlib import Path
-from coreimage.flasher import assemble as module
+from coreimage.flasher.disk.content import assemble as module
 with module._unnamed(Path(sys.argv[1])) as descriptor:
     module._write(descriptor, b"half", 0)
     print("writing", flush=True)

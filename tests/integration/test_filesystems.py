@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from coreimage.errors import DataError
-from coreimage.flasher.filesystems import make_ext4, make_fat
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.disk.filesystems import make_ext4, make_fat
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib.files import sha256_of
 from coreimage.lib.run import run
 
@@ -146,7 +146,7 @@ def test_the_same_tree_gives_the_same_bytes(image: Path, tmp_path: Path) -> None
 def test_an_ordinary_user_makes_the_same_bytes(image: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
-        "from coreimage.flasher.staging import Staging\n"
+        "from coreimage.flasher.tree.staging import Staging\n"
         "from tests.integration import test_filesystems as t\n"
         "home = Path(sys.argv[1]); tree = Staging(home / 'tree')\n"
         "t.fill(tree); t.ext4(home, tree)\n"

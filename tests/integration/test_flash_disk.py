@@ -13,7 +13,7 @@ from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
 from coreimage.flasher.download import collected
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
-from coreimage.flasher.oem import shipped_folder
+from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of
@@ -21,6 +21,7 @@ from coreimage.lib.progress import Silent
 from coreimage.lib.transport import Limits
 from tests.integration import channel_tree, liar
 from tests.integration.channel_tree import NOW
+from tests.support.disks import digest
 
 KEY = parse_keys(
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9nBWPrYPuTd7f8CdXbNLSCEmZ0iC8MpbQZrpM3iF1j me",
@@ -72,22 +73,6 @@ def make(where: Place, wanted: FlashOptions) -> FlashPlan:
     with planned(wanted, where, progress=Silent(), now=NOW) as job:
         flash(job, progress=Silent())
         return job.plan
-
-
-def digest(path: Path) -> str:
-    """Hash length and all blocks that are not zero, with their places; holes are not read."""
-    total = hashlib.sha256(str(path.stat().st_size).encode())
-    with path.open("rb") as file:
-        position = 0
-        while True:
-            try:
-                position = os.lseek(file.fileno(), position, os.SEEK_DATA) // 4096 * 4096
-            except OSError:  # no data behind here
-                return total.hexdigest()
-            block = os.pread(file.fileno(), 4096, position)
-            if block.strip(b"\0"):
-                total.update(position.to_bytes(8, "big") + block)
-            position += 4096
 
 
 def content_of(disk: Path, plan: FlashPlan, partition: str, path: str) -> bytes:
@@ -324,16 +309,15 @@ def test_a_file_exchanged_after_its_verification_is_not_what_is_read(
     shutil.copytree(workspace.channel_tree, tree, symlinks=True)
     where = place(workspace, tmp_path, server=str(tree))
     wanted = options(tmp_path / "x.img")
-    with (
-        planned(wanted, where, progress=Silent(), now=NOW) as job,
-        collected(job.server.source, job.plan.image, job.server.chain, Silent()) as payloads,
-    ):
-        for payload in payloads:
-            evil = tmp_path / "evil"
-            evil.write_bytes(b"evil")
-            evil.replace(tree / payload.entry.path.lstrip("/"))
-            content = payload.file.read()
-            assert hashlib.sha256(content).hexdigest() == payload.entry.checksum
+    with planned(wanted, where, progress=Silent(), now=NOW) as job:
+        assert job.server is not None
+        with collected(job.server.source, job.plan.image, job.server.chain, Silent()) as payloads:
+            for payload in payloads:
+                evil = tmp_path / "evil"
+                evil.write_bytes(b"evil")
+                evil.replace(tree / payload.entry.path.lstrip("/"))
+                content = payload.file.read()
+                assert hashlib.sha256(content).hexdigest() == payload.entry.checksum
 
 
 def test_a_tree_that_is_published_to_meanwhile_is_read_as_one(

@@ -48,11 +48,13 @@ class Probe:
     problem: str = ""
 
 
-def detect() -> Accelerator:
-    """Return the accelerator to use on this machine.
+def detect(*, native: bool = True) -> Accelerator:
+    """Return the accelerator to use on this machine for its own programs, or for foreign ones.
 
     Raises RightsError when QEMU is missing and CommandError when it cannot run any guest.
     """
+    if not native:
+        return Accelerator(name=Name.TCG, reason="kvm runs the programs of its own machine only")
     return choose(*probes())
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from coreimage.boottest.accelerator import Accelerator
 from coreimage.boottest.console import BoundedLog, Console
+from coreimage.boottest.disk import look_at
 from coreimage.boottest.judge import Judge
 from coreimage.boottest.machine import (
     MEMORY,
-    Firmware,
     Machine,
     Serial,
-    find_flash,
+    find_firmware,
     qemu_argv,
     require_disk,
 )
+from coreimage.boottest.platform import Firmware
 from coreimage.boottest.report import Outcome, Report
 from coreimage.lib import run
 from coreimage.lib.progress import Progress
@@ -51,6 +52,7 @@ def run_test(
     RightsError when QEMU or its firmware is missing, CommandError when QEMU itself fails.
     """
     require_disk(disk, firmware)
+    facts = look_at(disk)
     machine = Machine(
         disk=disk,
         firmware=firmware,
@@ -58,6 +60,8 @@ def run_test(
         memory=memory,
         snapshot=True,
         online=False,
+        arch=facts.arch,
+        sector_size=facts.sector_size,
     )
     progress.stage(f"booting {disk.name} with {firmware} firmware on {accelerator.name}")
     retried = ""
@@ -91,8 +95,8 @@ def follow(
 
     Raises CommandError when QEMU itself fails. QEMU has ended when this returns or raises.
     """
-    flash = find_flash() if machine.firmware is Firmware.UEFI else None
-    argv = qemu_argv(machine, serial=Serial.STREAM, flash=flash)
+    files = find_firmware(machine.arch, machine.firmware)
+    argv = qemu_argv(machine, serial=Serial.STREAM, firmware=files)
     judge, console = Judge(timeout=timeout), Console()
     begun = time.monotonic()
     with (

@@ -10,8 +10,10 @@ from coreimage.boottest.report import Milestone, Outcome, SystemReport, is_repor
 GRUB_GRACE = 60.0
 
 _MILESTONES = {
-    Milestone.BOOTLOADER: r"GNU GRUB|Welcome to GRUB|Booting from Hard Disk|BdsDxe: starting",
-    Milestone.KERNEL: r"Linux version \d|\[ {1,4}\d{1,2}\.\d{6}\]|EFI stub:",
+    Milestone.BOOTLOADER: (
+        r"GNU GRUB|Welcome to GRUB|Booting from Hard Disk|BdsDxe: starting|U-Boot 20\d\d"
+    ),
+    Milestone.KERNEL: r"Linux version \d|\[ {1,4}\d{1,2}\.\d{6}\]|EFI stub:|^Starting kernel",
     Milestone.SYSTEMD: r"systemd\[1\]:|Welcome to (?!GRUB|rescue|emergency)\S",
 }
 _FATAL = {

@@ -1,13 +1,20 @@
 """Machines: a disk, a firmware and an accelerator as a QEMU command line."""
 
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from coreimage.boottest.accelerator import Name
-from coreimage.errors import DataError, NotFoundError, RightsError
+from coreimage.boottest.disk import DEFAULT_ARCH
+from coreimage.boottest.platform import (
+    Firmware,
+    FlashFiles,
+    find_flash,
+    find_uboot,
+    platform_of,
+)
+from coreimage.errors import DataError, NotFoundError
 
 MEMORY = 1024
 _BOOT_CODE = 440
@@ -20,26 +27,11 @@ _FOREIGN = {
 }
 
 
-class Firmware(StrEnum):
-    """What starts the disk's boot loader."""
-
-    BIOS = "bios"
-    UEFI = "uefi"
-
-
 class Serial(StrEnum):
     """Where the guest's serial console goes."""
 
     TERMINAL = "terminal"
     STREAM = "stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlashFiles:
-    """A UEFI firmware: its code and the template of its variables."""
-
-    code: Path
-    variables: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,37 +48,38 @@ class Machine:
     snapshot: bool
     online: bool
     ssh_port: int | None = None
+    arch: str = DEFAULT_ARCH
+    sector_size: int = 512
 
 
-# Debian and Ubuntu; Fedora; Arch.
-FLASH_FILES = (
-    FlashFiles(
-        code=Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-        variables=Path("/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ),
-    FlashFiles(
-        code=Path("/usr/share/edk2/ovmf/OVMF_CODE.fd"),
-        variables=Path("/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ),
-    FlashFiles(
-        code=Path("/usr/share/edk2/x64/OVMF_CODE.4m.fd"),
-        variables=Path("/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ),
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirmwareFiles:
+    """Where a machine's firmware is on this one; with none QEMU's own BIOS is taken."""
+
+    flash: FlashFiles | None = None
+    uboot: Path | None = None
 
 
-def find_flash(candidates: Iterable[FlashFiles] = FLASH_FILES) -> FlashFiles:
-    """Return the UEFI firmware of this machine; RightsError when there is none."""
-    for files in candidates:
-        if files.code.is_file() and files.variables.is_file():
-            return files
-    raise RightsError(
-        "there is no UEFI firmware for QEMU on this machine",
-        hint="install the package 'ovmf', or boot with --firmware bios",
+def find_firmware(arch: str, firmware: Firmware) -> FirmwareFiles:
+    """Return the files of a firmware.
+
+    Raises DataError when machines of the architecture have no such firmware, RightsError when it
+    is not installed.
+    """
+    platform = platform_of(arch)
+    if firmware not in platform.firmwares:
+        names = " or ".join(platform.firmwares)
+        raise DataError(
+            f"machines of {arch} have no {firmware} firmware",
+            hint=f"boot it with --firmware {names}",
+        )
+    return FirmwareFiles(
+        flash=find_flash(platform) if firmware is Firmware.UEFI else None,
+        uboot=find_uboot(platform) if firmware is Firmware.UBOOT else None,
     )
 
 
-def require_disk(path: Path, firmware: Firmware) -> None:
+def require_disk(path: Path, firmware: Firmware | None = None) -> None:
     """Raise NotFoundError when there is no such disk, DataError when it is not one for `firmware`.
 
     A BIOS runs whatever stands in the first sector: without code there the machine would hang.
@@ -114,26 +107,33 @@ def require_disk(path: Path, firmware: Firmware) -> None:
         )
 
 
-def qemu_argv(machine: Machine, *, serial: Serial, flash: FlashFiles | None = None) -> list[str]:
-    """Return the command that runs a machine; UEFI needs `flash`.
+def qemu_argv(
+    machine: Machine, *, serial: Serial, firmware: FirmwareFiles = FirmwareFiles()
+) -> list[str]:
+    """Return the command that runs a machine; all but BIOS need the files of their firmware.
 
     One processor: with two, one boot in twenty locked up under TCG. A reset ends QEMU, so that
     nobody takes a second boot for the first one. With graphics off, what the BIOS and GRUB's
     rescue prompt say goes to the serial console too.
     """
+    platform = platform_of(machine.arch)
+    cpu = "host" if machine.accelerator is Name.KVM else platform.cpu
+    sector = machine.sector_size
+    # A BIOS reads 512 bytes, whatever the disk says.
+    sectors = f",logical_block_size={sector},physical_block_size={sector}" if sector != 512 else ""  # noqa: PLR2004
     return [
-        "qemu-system-x86_64",
+        platform.program,
         *("-accel", machine.accelerator.value),
-        *(("-cpu", "host") if machine.accelerator is Name.KVM else ()),
-        *("-machine", "q35,graphics=off"),
+        *(("-cpu", cpu) if cpu else ()),
+        *("-machine", platform.machine),
         *("-smp", "1"),
         *("-m", str(machine.memory)),
         *("-display", "none"),
         "-nodefaults",
         *_serial_options(serial),
-        *_flash_options(machine, flash),
+        *_firmware_options(machine, firmware),
         *("-drive", f"file={_value(machine.disk)},{_disk_options(machine)}"),
-        *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+        *("-device", f"virtio-blk-pci,drive=disk,bootindex=1{sectors}"),
         *("-netdev", _network(machine)),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-device", "virtio-rng-pci"),
@@ -146,9 +146,14 @@ def _serial_options(serial: Serial) -> list[str]:
     return ["-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
 
 
-def _flash_options(machine: Machine, flash: FlashFiles | None) -> list[str]:
+def _firmware_options(machine: Machine, firmware: FirmwareFiles) -> list[str]:
     if machine.firmware is Firmware.BIOS:
         return []
+    if machine.firmware is Firmware.UBOOT:
+        if firmware.uboot is None:
+            raise ValueError("U-Boot needs its file")
+        return ["-bios", str(firmware.uboot)]
+    flash = firmware.flash
     if flash is None:
         raise ValueError("UEFI needs its flash files")
     # The variables are a private copy in a temporary overlay: our disks boot by the removable

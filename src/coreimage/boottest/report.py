@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.boottest.accelerator import Accelerator
-from coreimage.boottest.machine import Firmware
+from coreimage.boottest.platform import Firmware
 
 _LINE = re.compile(r"coreimage-report: *(.*)")
 _STATE = re.compile(r"[a-z-]+")

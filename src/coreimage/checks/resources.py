@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coreimage.boottest.accelerator import KVM_DEVICE, Probe, choose, probes
-from coreimage.boottest.machine import FLASH_FILES, FlashFiles
+from coreimage.boottest.platform import FLASH_FILES, FlashFiles
 from coreimage.checks.check import Check, Status
 from coreimage.errors import CoreImageError, RightsError
 from coreimage.lib.arches import is_native, require_buildable

@@ -9,19 +9,22 @@ import typer
 
 from coreimage.boottest import boot as booting
 from coreimage.boottest.accelerator import Accelerator, Name, detect
+from coreimage.boottest.disk import DiskFacts, look_at
 from coreimage.boottest.machine import (
     MEMORY,
-    Firmware,
     Machine,
     Serial,
-    find_flash,
+    find_firmware,
     qemu_argv,
     require_disk,
 )
+from coreimage.boottest.platform import Firmware, platform_of
 from coreimage.boottest.report import Milestone, Report
 from coreimage.cli.console import JsonOption, print_json, print_table, progress
+from coreimage.cli.space import host_arch
 from coreimage.errors import UsageError
 from coreimage.lib import run
+from coreimage.lib.arches import is_native
 
 _SHOWN = 200
 
@@ -42,7 +45,10 @@ def boot(
     ] = False,
     firmware: Annotated[
         list[Firmware] | None,
-        typer.Option(help="[default: bios; with --test: both]", show_default=False),
+        typer.Option(
+            help="[default: what the disk is made for; with --test: all of that]",
+            show_default=False,
+        ),
     ] = None,
     memory: Annotated[int, typer.Option(min=64, help="MiB.")] = MEMORY,
     accel: Annotated[
@@ -76,23 +82,28 @@ def boot(
 
     With --test the exit code is 0 when every boot passed, and 1 when one failed.
     """  # noqa: D301  \b keeps the lines of the examples apart
+    require_disk(disk)
+    facts = look_at(disk)
+    fitting = _fitting(facts)
     if not test:
         machine = Machine(
             disk=disk,
-            firmware=_only(firmware or [Firmware.BIOS], "a terminal shows one machine"),
-            accelerator=choose_accelerator(accel).name,
+            firmware=_only(firmware or fitting[:1], "a terminal shows one machine"),
+            accelerator=choose_accelerator(accel, facts.arch).name,
             memory=memory,
             snapshot=snapshot,
             online=True,
             ssh_port=ssh_port,
+            arch=facts.arch,
+            sector_size=facts.sector_size,
         )
         _become(machine)
-    wanted = list(dict.fromkeys(firmware or Firmware))
+    wanted = list(dict.fromkeys(firmware or fitting))
     for each in wanted:
         require_disk(disk, each)
     if console_log is not None:
         _only(wanted, "--console-log names one file")
-    accelerator, shown = choose_accelerator(accel), progress()
+    accelerator, shown = choose_accelerator(accel, facts.arch), progress()
     reports = [
         booting.run_test(
             disk,
@@ -113,11 +124,23 @@ def boot(
         raise typer.Exit(1)
 
 
-def choose_accelerator(choice: AcceleratorChoice) -> Accelerator:
+def choose_accelerator(choice: AcceleratorChoice, arch: str) -> Accelerator:
     """Return the accelerator that the command line names, or the one that a probe prefers."""
     if choice is AcceleratorChoice.AUTO:
-        return detect()
+        return detect(native=is_native(arch, host=host_arch()))
     return Accelerator(name=Name(choice.value), reason="asked for")
+
+
+def _fitting(facts: DiskFacts) -> list[Firmware]:
+    """Return the firmwares that a disk is made for, the usual one first."""
+    if facts.uboot:
+        return [Firmware.UBOOT]
+    # A BIOS cannot start from large sectors; 32-bit UEFI is rare, and asked for by name.
+    plain = facts.sector_size == 512  # noqa: PLR2004
+    unusual = {Firmware.UBOOT, *(() if plain else (Firmware.BIOS,))}
+    if facts.arch == "i386":
+        unusual.add(Firmware.UEFI)
+    return [each for each in platform_of(facts.arch).firmwares if each not in unusual]
 
 
 def _only(firmware: list[Firmware], why: str) -> Firmware:
@@ -128,8 +151,8 @@ def _only(firmware: list[Firmware], why: str) -> Firmware:
 
 def _become(machine: Machine) -> NoReturn:
     require_disk(machine.disk, machine.firmware)
-    flash = find_flash() if machine.firmware is Firmware.UEFI else None
-    argv = qemu_argv(machine, serial=Serial.TERMINAL, flash=flash)
+    files = find_firmware(machine.arch, machine.firmware)
+    argv = qemu_argv(machine, serial=Serial.TERMINAL, firmware=files)
     kept = "is lost when it ends" if machine.snapshot else "stays there"
     notes = [
         f"{machine.disk} runs on {machine.accelerator} with {machine.firmware} firmware",

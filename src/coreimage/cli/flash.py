@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from coreimage.flasher.provision import Access
     from coreimage.flasher.server import Server
     from coreimage.lib.progress import Progress
+
+
+class ImageFormat(StrEnum):
+    """What --format takes; the names are those of flasher.media.formats."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHDX = "vhdx"
+
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
 
@@ -73,7 +84,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say what will be
 
 @app.command()
 def core(
-    release: Annotated[str, typer.Argument(help="The release, such as 13 or 24.04.")],
+    release: Annotated[
+        str | None,
+        typer.Argument(help="The release, such as 13 or 24.04.", show_default=False),
+    ] = None,
     *,
     channel: Annotated[
         str, typer.Option(help="The channel; with slashes, its full name.")
@@ -88,9 +102,69 @@ def core(
         ),
     ] = None,
     oem: Annotated[
-        str, typer.Option(help="The OEM package: a name, or the path of a folder or tar.gz.")
+        str,
+        typer.Option(
+            help="The OEM package: a name, NAME=VERSION of a store, or the path of a folder or"
+            " archive."
+        ),
     ] = "generic-amd64",
-    size: Annotated[int, typer.Option("--size", "-s", help="Size of the disk in GB.", min=4)] = 4,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="The id of the store that the OEM package comes from; by default it is looked for"
+            " in the workspace, among the shipped ones and in the server's default store.",
+            show_default=False,
+        ),
+    ] = None,
+    rootfs: Annotated[
+        str | None,
+        typer.Option(
+            help="A root file system of this machine in place of a channel's image: a tarball, a"
+            " folder, the id of a build, or a publication such as debian-core/trixie/20261123.",
+            show_default=False,
+        ),
+    ] = None,
+    device_part: Annotated[
+        str | None,
+        typer.Option(
+            help="A device tarball of this machine, or the id of a build to take it from.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            "-s",
+            help="Size of the disk in GB. [default: 4; with --write that of the card]",
+            min=4,
+            show_default=False,
+        ),
+    ] = None,
+    image_format: Annotated[
+        ImageFormat | None,
+        typer.Option(
+            "--format",
+            help="The format of the disk image; by default what its suffix says, else raw. A raw"
+            " image whose name ends in .zst or .xz is compressed.",
+            show_default=False,
+        ),
+    ] = None,
+    bmap: Annotated[
+        bool,
+        typer.Option("--bmap", "--sparse", help="Write a block map for bmaptool beside the image."),
+    ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a card, such as /dev/sdX, in place of a file, and read it back.",
+            show_default=False,
+        ),
+    ] = None,
+    yes_i_know: Annotated[
+        bool,
+        typer.Option("--yes-i-know", help="Write over a device that is fixed or mounted, too."),
+    ] = False,
     enable_ssh: Annotated[bool, typer.Option("--enable-ssh", help="Start the SSH server.")] = False,
     ssh_key: Annotated[
         list[Path] | None,
@@ -120,15 +194,26 @@ def core(
 ) -> None:
     """Make a disk image of a release of core.
 
+    With --rootfs a local build is flashed without any server.
+
     Example: coreimage flash core 13 --channel edge --output x86.img
     """
     from coreimage.flasher import summary
-    from coreimage.flasher.flash import FlashOptions, planned
-    from coreimage.flasher.oem import shipped_folder
+    from coreimage.flasher.flash import FlashOptions, Medium, planned
+    from coreimage.flasher.local import LocalWish
+    from coreimage.flasher.media.formats import Format, form_of
 
     report = progress()
-    home = _workspace(workspace, needed=server is None or archive_master is None)
-    target = output or Path(f"core-{release}-{channel.rsplit('/', 1)[-1]}.img".replace("/", "-"))
+    if release is None and rootfs is None:
+        raise UsageError(
+            "this needs a release, or a root file system of this machine",
+            hint="give a release such as 13, or --rootfs",
+        )
+    remote = rootfs is None and (server is None or archive_master is None)
+    home = _workspace(workspace, needed=remote)
+    if write is not None and (output or image_format or bmap):
+        raise UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
+    target = output or _default_output(release, channel, image_format)
     place = _place(
         home,
         server,
@@ -136,27 +221,48 @@ def core(
         scratch=target.parent,
         verify_tls=not tls_skip_verify,
         allow_unfresh=allow_unfresh,
+        trusted=rootfs is None,
     )
     if clean_cache:
         _clean_cache(place, report)
     making = not (dry_run or download_only)
     with ExitStack() as stack:
         access, private_key = stack.enter_context(
-            _access(ssh_key or [], enable_ssh, developer_mode, target if making else None, place)
+            _access(
+                ssh_key or [],
+                enable_ssh,
+                developer_mode,
+                target if making else None,
+                place,
+            )
         )
         options = FlashOptions(
-            release=release,
+            release=release or "",
             channel=channel,
             output=target,
             oem=oem,
-            oem_folders=[*([home.root / "oem"] if home else []), shipped_folder()],
+            store=store,
+            oem_folders=oem_folders(home),
             size=size,
             revision=revision,
             access=access,
             download_only=download_only,
+            medium=Medium(
+                form=form_of(target, Format(image_format) if image_format else None),
+                bmap=bmap,
+                card=write,
+                accepted=yes_i_know,
+            ),
+            local=LocalWish(
+                rootfs=rootfs,
+                device_part=device_part,
+                builds=home.builds if home else None,
+                publications=home.publications if home else None,
+            ),
         )
         job = stack.enter_context(planned(options, place, progress=report, now=datetime.now(UTC)))
-        _warn_unfresh(job.server, report)
+        if job.server is not None:
+            _warn_unfresh(job.server, report)
         if verbose and not dry_run:
             for line in summary.plan_lines(job.plan):
                 report.note(line)
@@ -167,6 +273,12 @@ def core(
         print_json(summary.plan_fields(job.plan))
     else:
         print("\n".join(lines))
+
+
+def _default_output(release: str | None, channel: str, form: ImageFormat | None) -> Path:
+    last = channel.rpartition("/")[2]
+    suffix = "img" if form in (None, ImageFormat.RAW) else form
+    return Path(f"core-{release or 'local'}-{last}.{suffix}".replace("/", "-"))
 
 
 def _carry_out(
@@ -189,7 +301,9 @@ def _carry_out(
     if job.plan.access.nobody:
         report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
     flash(job, progress=report)
-    return summary.summary_lines(job.plan, program=summary.launcher(), private_key=private_key)
+    return summary.summary_lines(
+        job.plan, program=summary.launcher(job.plan), private_key=private_key
+    )
 
 
 @app.command()
@@ -250,6 +364,29 @@ def query(
         print("\n".join(answer.lines))
 
 
+def place_of(
+    workspace: Path | None,
+    server: str | None,
+    archive_master: Path | None,
+    *,
+    scratch: Path,
+    verify_tls: bool,
+) -> "tuple[Workspace | None, Place]":
+    """Return the workspace, if one is there, and where images come from."""
+    home = _workspace(workspace, needed=server is None or archive_master is None)
+    place = _place(
+        home, server, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
+    )
+    return home, place
+
+
+def oem_folders(home: "Workspace | None") -> list[Path]:
+    """Return where OEM packages are found by name on this machine."""
+    from coreimage.flasher.oem.find import shipped_folder
+
+    return [*([home.root / "oem"] if home else []), shipped_folder()]
+
+
 def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":
     from coreimage.config import find_root, load_workspace
 
@@ -275,12 +412,13 @@ def _place(
     scratch: Path | None,
     verify_tls: bool,
     allow_unfresh: bool,
+    trusted: bool = True,
 ) -> "Place":
     from coreimage.flasher.flash import Place
     from coreimage.lib.memory import default_directory
 
     pinned = archive_master or (home.archive_master if home else None)
-    if pinned is None or not pinned.is_file():
+    if trusted and (pinned is None or not pinned.is_file()):
         raise NotFoundError(
             f"there is no archive-master keyring '{pinned}' to verify anything with",
             hint="name the keyring tarball that you trust with --archive-master FILE",
@@ -288,7 +426,7 @@ def _place(
     cache = home.cache if home else Path.home() / ".cache/coreimage"
     return Place(
         server=server or str(home.channel_tree if home else ""),
-        archive_master=pinned,
+        archive_master=pinned or Path("none"),
         cache=cache / "downloads",
         scratch=cache / "flash" if home or scratch is None else scratch,
         verify_tls=verify_tls,
@@ -321,7 +459,7 @@ def _access(
     place: "Place",
 ) -> Iterator[tuple["Access", Path | None]]:
     """Yield who may log in, and the private key that will lie beside `target` if one is made."""
-    from coreimage.flasher.assemble import check_output
+    from coreimage.flasher.disk.assemble import check_output
     from coreimage.flasher.provision import Access, fresh_key_pair, key_pair_paths, read_keys
 
     keys = [key for path in key_files for key in read_keys(path)]

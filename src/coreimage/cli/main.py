@@ -8,8 +8,10 @@ import typer
 from coreimage.cli import (
     build,
     channel,
+    disk,
     flash,
     keyring,
+    oem,
     offer,
     pipeline,
     publication,
@@ -31,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for noun in (build, channel, flash, keyring, pipeline, publication, rootfs, schedule):
+for noun in (build, channel, disk, flash, keyring, oem, pipeline, publication, rootfs, schedule):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 offer.app.command()(why)
 app.add_typer(offer.app, name="image")  # what cli.image has, and more

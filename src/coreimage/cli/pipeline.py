@@ -92,7 +92,7 @@ def advance(workspace: WorkspaceOption = None) -> None:
 
 def _make_disk(space: "Workspace", result: "RoadResult", output: Path, report: "Progress") -> None:
     from coreimage.cli import flash
-    from coreimage.flasher.install import read_install
+    from coreimage.flasher.inspect.install import read_install
 
     ((_, image),) = list(result.imports.items())[:1]
     if output.exists():

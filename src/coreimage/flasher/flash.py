@@ -6,22 +6,38 @@ and the options alone: no clock, no randomness, no name of the machine.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.errors import UsageError
+from coreimage.errors import DataError, UsageError
 from coreimage.flasher import download
-from coreimage.flasher.assemble import assemble, check_output
-from coreimage.flasher.disk import DiskContent, make_images
-from coreimage.flasher.layout import Layout, ab_grub_layout
-from coreimage.flasher.oem import OemPackage, find_oem, load_oem
+from coreimage.flasher.disk.assemble import assemble, check_output
+from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
+from coreimage.flasher.disk.layout import Layout
+from coreimage.flasher.disk.plan import plan_layout
+from coreimage.flasher.local import (
+    NOTHING_LOCAL,
+    Kind,
+    LocalPart,
+    LocalWish,
+    find_parts,
+    local_image,
+    opened,
+)
+from coreimage.flasher.media.bmap import bmap_text
+from coreimage.flasher.media.card import check_device, read_facts, write_card
+from coreimage.flasher.media.formats import PLAIN, Form, bmap_path, deliver
+from coreimage.flasher.media.ranges import required_ranges
+from coreimage.flasher.oem.find import find_oem
+from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import channel_name, check_purpose
 from coreimage.flasher.server import Memory, Server, open_server
-from coreimage.flasher.slot import VersionPart, read_version, unpack_image
+from coreimage.flasher.tree.slot import VersionPart, newest_time, read_version, unpack_image
 from coreimage.lib import files
 from coreimage.lib.memory import default_directory
 from coreimage.lib.progress import Progress
@@ -29,7 +45,9 @@ from coreimage.lib.transport import PATIENT, Limits, tls_context
 from coreimage.model.index import Image
 
 GIGABYTE = 10**9
+_DEVICE = re.compile(r"/pool/device-[^/]*\Z")
 DEFAULT_SIZE = 4
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +71,52 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """What the disk becomes: a file of some form, with a block map beside it, or a card.
+
+    A `card` is written over as far as `accepted` and what is known of it allow.
+    """
+
+    form: Form = PLAIN
+    bmap: bool = False
+    card: Path | None = None
+    accepted: bool = False
+
+
+A_FILE = Medium()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlashOptions:
-    """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full."""
+    """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
+
+    Without a size it is the smallest, or that of the card which is written; `exact_size`, in
+    bytes, is taken before both.
+    """
 
     release: str
     channel: str
     output: Path
     oem: str
     oem_folders: Sequence[Path]
-    size: int = DEFAULT_SIZE
+    store: str | None = None
+    size: int | None = None
+    exact_size: int | None = None
     revision: int | None = None
     access: Access = NO_ACCESS
     download_only: bool = False
+    local: LocalWish = NOTHING_LOCAL
+    medium: Medium = A_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashPlan:
-    """What will be on the disk; `download_size` counts the bytes that are not in the cache."""
+    """What will be on the disk; `download_size` counts the bytes that are not in the cache.
+
+    `local` are parts of this machine. With a root file system among them nothing comes from a
+    server: then `server` and `channel` are empty and the image's version is 0. `size` is what was
+    asked for, in bytes, before it became a number of sectors.
+    """
 
     output: Path
     server: str
@@ -81,6 +128,14 @@ class FlashPlan:
     layout: Layout
     seed: bytes
     access: Access
+    local: Sequence[LocalPart] = ()
+    medium: Medium = A_FILE
+    size: int = DEFAULT_SIZE * GIGABYTE
+
+    @property
+    def from_channel(self) -> bool:
+        """Whether the system is a version of a channel, which can be updated."""
+        return bool(self.channel)
 
     @property
     def device(self) -> str:
@@ -93,7 +148,7 @@ class FlashJob:
     """A plan and what is needed to carry it out."""
 
     plan: FlashPlan
-    server: Server
+    server: Server | None
     place: Place
     scratch: Path
 
@@ -125,20 +180,22 @@ def planned(
     options: FlashOptions, place: Place, *, progress: Progress, now: datetime
 ) -> Iterator[FlashJob]:
     """Yield what will be done; nothing but metadata was downloaded."""
+    size = _disk_size(options)
     if not options.download_only:
-        check_output(options.output)
-    progress.stage("Determining oem configuration")
-    oem = load_oem(find_oem(options.oem, folders=options.oem_folders))
+        _check_target(options, size)
+    if options.local.whole:
+        with files.scratch_directory(place.scratch) as scratch:
+            yield _planned_locally(options, place, scratch=scratch, progress=progress, now=now)
+        return
     channel = channel_name(options.release, options.channel)
-    if options.size < DEFAULT_SIZE:
-        raise UsageError(
-            f"a disk of {options.size} GB is too small", hint=f"the minimum is {DEFAULT_SIZE} GB"
-        )
     progress.stage("Fetching information from server...")
     with connected(place, now=now) as (server, scratch):
-        index = server.index(channel, oem.device)
-        image = index.full(options.revision)
-        seed = _seed(options, oem, channel, image)
+        oem = _oem(options, server, progress=progress, now=now)
+        image = server.index(channel, oem.device).full(options.revision)
+        local = _parts(options, oem, scratch)
+        if local:
+            image = _without_device(image)
+        seed = _seed(options, oem, channel, image, local)
         plan = FlashPlan(
             output=options.output,
             server=server.source.name,
@@ -147,38 +204,146 @@ def planned(
             oem=oem,
             image=image,
             download_size=server.source.missing(image),
-            layout=ab_grub_layout(size=options.size * GIGABYTE, seed=seed),
+            layout=plan_layout(oem, size=_disk_size(options), seed=seed),
             seed=seed,
             access=options.access,
+            local=local,
+            medium=options.medium,
+            size=_disk_size(options),
         )
         yield FlashJob(plan=plan, server=server, place=place, scratch=scratch)
 
 
-def _seed(options: FlashOptions, oem: OemPackage, channel: str, image: Image) -> bytes:
+def _disk_size(options: FlashOptions) -> int:
+    """Return the size of the disk in bytes; raises UsageError for one below the minimum."""
+    if options.exact_size is not None:
+        return options.exact_size
+    if options.size is None and options.medium.card is not None:
+        # Whole MiB: what is left of the last one is nobody's.
+        return read_facts(options.medium.card).size // _MIB * _MIB
+    size = DEFAULT_SIZE if options.size is None else options.size
+    if size < DEFAULT_SIZE:
+        raise UsageError(
+            f"a disk of {size} GB is too small", hint=f"the minimum is {DEFAULT_SIZE} GB"
+        )
+    return size * GIGABYTE
+
+
+def _check_target(options: FlashOptions, size: int) -> None:
+    if options.medium.card is None:
+        check_output(options.output)
+        if options.medium.bmap:
+            check_output(bmap_path(options.output))
+        return
+    facts = read_facts(options.medium.card)
+    check_device(facts, needed=size, accepted=options.medium.accepted)
+
+
+def _planned_locally(
+    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress, now: datetime
+) -> FlashJob:
+    if options.download_only or options.store is not None:
+        raise UsageError(
+            "a root file system of this machine needs no server",
+            hint="leave out --download-only and --store",
+        )
+    oem = _oem(options, None, progress=progress, now=now)
+    local = _parts(options, oem, scratch)
+    image = local_image(local)
+    seed = _seed(options, oem, "", image, local)
+    plan = FlashPlan(
+        output=options.output,
+        server="",
+        channel="",
+        channel_names=(),
+        oem=oem,
+        image=image,
+        download_size=0,
+        layout=plan_layout(oem, size=_disk_size(options), seed=seed),
+        seed=seed,
+        access=options.access,
+        local=local,
+        medium=options.medium,
+        size=_disk_size(options),
+    )
+    return FlashJob(plan=plan, server=None, place=place, scratch=scratch)
+
+
+def _oem(
+    options: FlashOptions, server: Server | None, *, progress: Progress, now: datetime
+) -> OemPackage:
+    progress.stage("Determining oem configuration")
+    return find_oem(
+        options.oem,
+        folders=options.oem_folders,
+        server=server,
+        store=options.store,
+        now=int(now.timestamp()),
+        progress=progress,
+    )
+
+
+def _parts(options: FlashOptions, oem: OemPackage, scratch: Path) -> list[LocalPart]:
+    if options.local.nothing:
+        return []
+    arch = oem.info.oem.hardware.architecture
+    return find_parts(options.local, arch=arch, scratch=scratch)
+
+
+def _without_device(image: Image) -> Image:
+    """Return an image without the file that a device part of this machine stands in for."""
+    rest = [file for file in image.files if not _DEVICE.match(file.path)]
+    if len(rest) != len(image.files) - 1:
+        raise DataError(
+            f"image {image.version} has no device part that could be replaced",
+            hint="name a root file system of this machine too, with --rootfs",
+        )
+    return replace(image, files=rest)
+
+
+def _seed(
+    options: FlashOptions,
+    oem: OemPackage,
+    channel: str,
+    image: Image,
+    local: Sequence[LocalPart],
+) -> bytes:
     """Return what all identifiers on the disk are derived from."""
+    size = _disk_size(options)
     document = {
         "channel": channel,
         "files": [file.checksum for file in image.files],
         "oem": oem.digest,
-        "size": options.size,
+        "size": size // GIGABYTE if size % GIGABYTE == 0 else size,
         "access": options.access.files(),
+        **({"local": [part.sha256 for part in local]} if local else {}),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
 
 @contextmanager
-def _downloaded(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
+def _gathered(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
+    """Yield all files in the order of applying: those of the server, then those of this machine.
+
+    The version, last of a server's files, stays last.
+    """
     progress.stage("Downloading and setting up...")
     image = job.plan.image
     if job.plan.download_size:
         files.require_space(job.place.cache, job.plan.download_size, purpose="the downloads")
-    with download.collected(job.server.source, image, job.server.chain, progress) as payloads:
-        yield payloads
+    with ExitStack() as stack:
+        payloads: list[download.Payload] = []
+        if job.server is not None:
+            payloads += stack.enter_context(
+                download.collected(job.server.source, image, job.server.chain, progress)
+            )
+        local = stack.enter_context(opened(job.plan.local))
+        yield [*payloads[:-1], *local, *payloads[-1:]]
 
 
 def fetch_only(job: FlashJob, *, progress: Progress) -> int:
     """Download and verify the image, make nothing of it, and return its size in bytes."""
-    with _downloaded(job, progress) as payloads:
+    with _gathered(job, progress) as payloads:
         _version(job.plan, payloads)
         return sum(payload.entry.size for payload in payloads)
 
@@ -197,24 +362,60 @@ def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPa
 
 def flash(job: FlashJob, *, progress: Progress) -> None:
     """Make the disk image at the plan's output; raises whatever is wrong, and leaves nothing."""
+    _put(job, make_disk(job, progress=progress), progress)
+
+
+def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
+    """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
     plan = job.plan
-    with _downloaded(job, progress) as payloads:
-        version = _version(plan, payloads)
-        slot = unpack_image(payloads, scratch=job.scratch, progress=progress)
+    plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
+    with _gathered(job, progress) as payloads:
+        version = _version(plan, payloads) if plan.from_channel else None
+        slot = unpack_image(payloads, scratch=job.scratch, progress=progress, plain=plain)
     slot.check(plan.oem)
+    if version is None:
+        slot.system.put_file("etc/ubuntu-build", b"0\n")
+    time = newest_time(slot.system) if version is None else version.time
     progress.stage(f"Installing {plan.oem.info.name}")
     content = DiskContent(
         system=slot.system,
-        boot_files={**slot.boot_files(), **plan.oem.boot_files()},
+        boot_files=slot.boot_files(),
         oem=plan.oem,
         access=plan.access,
-        install_yaml=install_yaml(plan, version.time),
-        time=version.time,
+        install_yaml=install_yaml(plan, time),
+        time=time,
     )
-    images, boot = make_images(
+    return make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
     )
-    assemble(plan.layout, images=images, boot=boot, output=plan.output, progress=progress)
+
+
+def _put(job: FlashJob, parts: DiskParts, progress: Progress) -> None:
+    """Assemble the disk and make of it what was asked for."""
+    plan, medium = job.plan, job.plan.medium
+    plain = medium.card is None and medium.form.plain
+    raw = plan.output if plain else job.scratch / "disk.img"
+    assemble(plan.layout, images=parts.images, pieces=parts.pieces, output=raw, progress=progress)
+    if medium.card is None and not plain:
+        deliver(raw, plan.output, medium.form, progress=progress)
+    if medium.card is None and not medium.bmap:
+        return
+    ranges = required_ranges(raw, plan.layout, filled=parts.images, pieces=parts.pieces)
+    if medium.card is None:
+        files.write_atomically(bmap_path(plan.output), bmap_text(raw, ranges))
+    else:
+        write_card(raw, medium.card, ranges, exclusive=not medium.accepted, progress=progress)
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes as install.yaml has it; `size_of` reads it."""
+    return f"{size} bytes" if size % GIGABYTE else f"{size // GIGABYTE} GB"
+
+
+def size_of(text: str) -> int:
+    """Return the bytes of what `size_text` wrote; raises ValueError."""
+    number, _, unit = text.partition(" ")
+    return int(number) * {"bytes": 1, "GB": GIGABYTE}[unit] if unit in {"bytes", "GB"} else int("")
 
 
 def install_yaml(plan: FlashPlan, time: int) -> str:
@@ -225,7 +426,7 @@ def install_yaml(plan: FlashPlan, time: int) -> str:
         "device": plan.device,
         "version": plan.image.version,
         "oem": f"{plan.oem.info.name} {plan.oem.info.version}",
-        "size": f"{plan.layout.size // GIGABYTE} GB",
+        "size": size_text(plan.size),
         "ssh": plan.access.ssh,
         "developer-mode": plan.access.developer_mode,
         "time": datetime.fromtimestamp(time, UTC).strftime("%FT%TZ"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.errors import CoreImageError, DataError
-from coreimage.flasher.staging import Staging
+from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import files, run
 
 DEFAULT_USER = "core"

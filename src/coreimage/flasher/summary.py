@@ -7,18 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.flasher.flash import FlashPlan
+from coreimage.flasher.local import Kind
 from coreimage.flasher.resolve import short_channel
 from coreimage.lib import run
 
 _MEMORY = 768
 _SSH_PORT = 8022
 _KVM = Path("/dev/kvm")
+_NO_CHANNEL = (
+    "This disk is not from a channel: it has no version, no server has signed it, and it will get "
+    "no updates."
+)
+_USUAL_SECTOR = 512
+# A PC needs no more than its disk; the others must be told what they are.
+_PROGRAMS = {
+    "amd64": "qemu-system-x86_64",
+    "i386": "qemu-system-i386",
+    "arm64": (
+        "qemu-system-aarch64 -machine virt -cpu cortex-a57 -nographic "
+        "-bios /usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+    ),
+}
+_PARTS = {Kind.ROOTFS: "Root file system", Kind.DEVICE: "Device part"}
 
 
-def launcher(*, kvm: Path = _KVM) -> str:
-    """Return the program that starts a disk image here: kvm where it can work."""
+def launcher(plan: FlashPlan, *, kvm: Path = _KVM) -> str:
+    """Return the command that starts such a disk here, empty for boards that QEMU does not have.
+
+    It is kvm where that can work.
+    """
+    arch = plan.oem.info.oem.hardware.architecture
+    if plan.oem.info.oem.hardware.bootloader != "grub" or not plan.medium.form.plain:
+        return ""
+    if plan.medium.card is not None:
+        return ""
+    if arch not in _PROGRAMS or plan.layout.sector_size != _USUAL_SECTOR:
+        return ""
     usable = run.find_program("kvm") is not None and os.access(kvm, os.R_OK | os.W_OK)
-    return "kvm" if usable else "qemu-system-x86_64"
+    return "kvm" if usable and arch == "amd64" else _PROGRAMS[arch]
 
 
 def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = None) -> list[str]:
@@ -29,31 +55,57 @@ def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = N
         if plan.access.ssh
         else []
     )
-    command = " ".join([program, f"-m {_MEMORY}", *network, output])
+    drive = output
+    if plan.oem.info.oem.hardware.architecture == "arm64":
+        drive = f"-drive if=virtio,format=raw,file={output}"
+    command = " ".join([program, f"-m {_MEMORY}", *network, drive])
     port = f" --ssh-port {_SSH_PORT}" if plan.access.ssh else ""
     lines = [
         "New image complete",
         "Summary:",
-        f" Output: {plan.output}",
+        f" Output: {plan.medium.card or plan.output}",
         f" Architecture: {plan.oem.info.oem.hardware.architecture}",
-        f" Channel: {short_channel(plan.channel)}",
-        f" Version: {plan.image.version}",
+        *_origin(plan),
         *(f" SSH key: {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys),
-        f"Launch by running: {command}",
-        f"or: coreimage boot {output}{port}",
     ]
-    if not plan.access.nobody:
+    if program:
+        lines += [f"Launch by running: {command}", f"or: coreimage boot {output}{port}"]
+    if program and not plan.access.nobody:
         identity = f"-i {shlex.quote(str(private_key))} " if private_key else ""
         lines.append(f"Log in by running: ssh {identity}-p {_SSH_PORT} core@localhost")
-    return lines
+    return [*lines, *_warnings(plan)]
+
+
+def _origin(plan: FlashPlan) -> list[str]:
+    found = [f" {_PARTS[part.kind]}: {part.label}" for part in plan.local]
+    if not plan.from_channel:
+        return found
+    return [
+        f" Channel: {short_channel(plan.channel)}",
+        f" Version: {plan.image.version}",
+        *found,
+    ]
+
+
+def _warnings(plan: FlashPlan) -> list[str]:
+    """Return what parts of this machine mean for the life of the disk."""
+    if not plan.from_channel:
+        return [
+            _NO_CHANNEL,
+            "To have updates, publish and import the build, and flash the channel's image.",
+        ]
+    if plan.local:
+        return [
+            "Its device part is not the channel's: the next update brings the channel's own.",
+        ]
+    return []
 
 
 def plan_lines(plan: FlashPlan) -> list[str]:
     """Return what would be done, for --dry-run."""
     lines = [
-        f"{plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
-        f"  image: version {plan.image.version} of '{plan.channel}' for '{plan.device}'",
-        f"  server: {plan.server}",
+        f"{plan.medium.card or plan.output}: a disk of {plan.layout.size / 1e9:g} GB",
+        *_plan_origin(plan),
         f"  oem: {plan.oem.info.name} {plan.oem.info.version}",
         f"  download: {plan.download_size / 1e6:.2f} MB of {plan.image.size / 1e6:.2f} MB",
     ]
@@ -66,6 +118,17 @@ def plan_lines(plan: FlashPlan) -> list[str]:
     return lines + [f"  log in: {who}" for who in _logins(plan)]
 
 
+def _plan_origin(plan: FlashPlan) -> list[str]:
+    found = [f"  {_PARTS[part.kind].lower()}: {part.label}, {part.path}" for part in plan.local]
+    if not plan.from_channel:
+        return found
+    return [
+        f"  image: version {plan.image.version} of '{plan.channel}' for '{plan.device}'",
+        f"  server: {plan.server}",
+        *found,
+    ]
+
+
 def _logins(plan: FlashPlan) -> list[str]:
     if plan.access.nobody:
         return ["nobody"]
@@ -75,7 +138,8 @@ def _logins(plan: FlashPlan) -> list[str]:
 def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
     """Return plan or result for machines."""
     return {
-        "output": str(plan.output),
+        "output": str(plan.medium.card or plan.output),
+        "format": plan.medium.form.compression or plan.medium.form.format.value,
         "size": plan.layout.size,
         "architecture": plan.oem.info.oem.hardware.architecture,
         "server": plan.server,
@@ -84,6 +148,10 @@ def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
         "version": plan.image.version,
         "version_detail": plan.image.version_detail,
         "download_size": plan.download_size,
+        "local": [
+            {"part": part.kind.value, "path": str(part.path), "sha256": part.sha256}
+            for part in plan.local
+        ],
         "oem": {"name": plan.oem.info.name, "version": plan.oem.info.version},
         "files": [
             {"path": file.path, "size": file.size, "sha256": file.checksum}

@@ -14,7 +14,7 @@ from coreimage.errors import DataError
 from coreimage.lib import run
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-_NO_OPTIONS = dict.fromkeys(("GZIP", "PIGZ", "XZ_DEFAULTS", "XZ_OPT"), "")
+NO_OPTIONS = dict.fromkeys(("GZIP", "PIGZ", "XZ_DEFAULTS", "XZ_OPT"), "")
 
 
 # What xz takes, in MiB: for each thread at each level (xz(1), "Presets": memory of the encoder, and
@@ -72,9 +72,7 @@ def compressing(target: IO[bytes], *, kind: str, level: int) -> Iterator[BinaryI
     """
     argv = compressor(kind, level)
     broken: BrokenPipeError | None = None
-    with run.start(
-        argv, stdin=run.PIPE, stdout=target, stderr=run.PIPE, env=_NO_OPTIONS
-    ) as process:
+    with run.start(argv, stdin=run.PIPE, stdout=target, stderr=run.PIPE, env=NO_OPTIONS) as process:
         assert process.stdin is not None  # noqa: S101  PIPE was asked for
         try:
             yield process.stdin  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
@@ -104,9 +102,7 @@ def decompressing(source: IO[bytes], *, name: str) -> Iterator[BinaryIO]:
         raise DataError(f"'{name}' is not compressed with gzip, xz or zstd")
     os.lseek(source.fileno(), 0, os.SEEK_SET)
     argv = decompressor(kind)
-    with run.start(
-        argv, stdin=source, stdout=run.PIPE, stderr=run.PIPE, env=_NO_OPTIONS
-    ) as process:
+    with run.start(argv, stdin=source, stdout=run.PIPE, stderr=run.PIPE, env=NO_OPTIONS) as process:
         assert process.stdout is not None  # noqa: S101  PIPE was asked for
         yield process.stdout  # type: ignore[misc]  # IO[bytes] is what BinaryIO is
         ended = not process.stdout.read(1)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -5,13 +6,20 @@ import pytest
 
 from coreimage.boottest.accelerator import Name
 from coreimage.boottest.machine import (
-    Firmware,
-    FlashFiles,
+    FirmwareFiles,
     Machine,
     Serial,
-    find_flash,
+    find_firmware,
     qemu_argv,
     require_disk,
+)
+from coreimage.boottest.platform import (
+    PLATFORMS,
+    Firmware,
+    FlashFiles,
+    find_flash,
+    find_uboot,
+    platform_of,
 )
 from coreimage.errors import DataError, NotFoundError, RightsError
 
@@ -64,7 +72,9 @@ def test_a_test_machine_on_bios() -> None:
 
 
 def test_uefi_never_writes_to_the_firmware_of_the_machine() -> None:
-    argv = qemu_argv(machine(firmware=Firmware.UEFI), serial=Serial.STREAM, flash=FLASH)
+    argv = qemu_argv(
+        machine(firmware=Firmware.UEFI), serial=Serial.STREAM, firmware=FirmwareFiles(flash=FLASH)
+    )
     assert options(argv, "-drive")[:2] == [
         "if=pflash,unit=0,format=raw,readonly=on,file=/fw/CODE.fd",
         "if=pflash,unit=1,format=raw,snapshot=on,file=/fw/VARS.fd",
@@ -107,14 +117,58 @@ def test_the_first_complete_firmware_is_taken(tmp_path: Path) -> None:
     whole = FlashFiles(code=tmp_path / "code", variables=tmp_path / "variables")
     whole.code.touch()
     whole.variables.touch()
-    assert find_flash([half, whole]) == whole
+    assert find_flash(replace(PLATFORMS["amd64"], flash=[half, whole])) == whole
 
 
 def test_no_firmware_names_the_package(tmp_path: Path) -> None:
     absent = FlashFiles(code=tmp_path / "code", variables=tmp_path / "variables")
     with pytest.raises(RightsError) as caught:
-        find_flash([absent])
+        find_flash(replace(PLATFORMS["amd64"], flash=[absent]))
     assert "'ovmf'" in caught.value.hint
+    assert "--firmware bios" in caught.value.hint
+    with pytest.raises(RightsError) as caught:
+        find_flash(replace(PLATFORMS["arm64"], flash=[absent]))
+    assert caught.value.hint == "install the package 'qemu-efi-aarch64'"
+    with pytest.raises(RightsError, match="no U-Boot for qemu-system-arm"):
+        find_uboot(replace(PLATFORMS["armhf"], uboot=tmp_path / "absent"))
+
+
+def test_each_architecture_has_its_machine() -> None:
+    arm64 = qemu_argv(
+        replace(machine(firmware=Firmware.UEFI), arch="arm64"),
+        serial=Serial.STREAM,
+        firmware=FirmwareFiles(flash=FLASH),
+    )
+    assert arm64[0] == "qemu-system-aarch64"
+    assert options(arm64, "-machine") == ["virt"]
+    assert options(arm64, "-cpu") == ["cortex-a57"]
+    armhf = qemu_argv(
+        replace(machine(firmware=Firmware.UBOOT), arch="armhf"),
+        serial=Serial.STREAM,
+        firmware=FirmwareFiles(uboot=Path("/u-boot.bin")),
+    )
+    assert armhf[0] == "qemu-system-arm"
+    assert options(armhf, "-bios") == ["/u-boot.bin"]
+    i386 = qemu_argv(replace(machine(), arch="i386"), serial=Serial.STREAM)
+    assert i386[0] == "qemu-system-i386"
+    assert platform_of("i386").firmwares == (Firmware.BIOS, Firmware.UEFI)
+    with pytest.raises(NotFoundError) as caught:
+        platform_of("s390x")
+    assert "arm64" in caught.value.hint
+
+
+def test_a_firmware_that_a_machine_cannot_have_is_refused() -> None:
+    with pytest.raises(DataError, match="machines of arm64 have no bios"):
+        find_firmware("arm64", Firmware.BIOS)
+    with pytest.raises(DataError) as caught:
+        find_firmware("armhf", Firmware.UEFI)
+    assert caught.value.hint == "boot it with --firmware u-boot"
+
+
+def test_large_sectors_are_the_disks_own() -> None:
+    argv = qemu_argv(replace(machine(), sector_size=4096), serial=Serial.STREAM)
+    device = options(argv, "-device")[0]
+    assert device.endswith(",logical_block_size=4096,physical_block_size=4096")
 
 
 def test_a_disk_with_a_boot_signature_is_accepted(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.boottest.accelerator import Accelerator, Name
-from coreimage.boottest.machine import Firmware
+from coreimage.boottest.platform import Firmware
 from coreimage.boottest.report import (
     Milestone,
     Outcome,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.boottest.accelerator import Name, Probe
-from coreimage.boottest.machine import FlashFiles
+from coreimage.boottest.platform import FlashFiles
 from coreimage.checks import resources
 from coreimage.checks.check import Status
 from coreimage.errors import RightsError

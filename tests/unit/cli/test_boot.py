@@ -46,7 +46,7 @@ def test_one_log_holds_one_console(tmp_path: Path) -> None:
 
 
 def test_an_accelerator_that_is_named_is_not_probed() -> None:
-    chosen = choose_accelerator(AcceleratorChoice.KVM)
+    chosen = choose_accelerator(AcceleratorChoice.KVM, "amd64")
     assert (chosen.name.value, chosen.reason) == ("kvm", "asked for")
 
 

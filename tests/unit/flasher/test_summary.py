@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from coreimage.flasher.disk.layout import ab_layout
 from coreimage.flasher.flash import FlashPlan, install_yaml
-from coreimage.flasher.layout import ab_grub_layout
-from coreimage.flasher.oem import find_oem, load_oem, shipped_folder
+from coreimage.flasher.oem.find import shipped_folder
+from coreimage.flasher.oem.package import load_oem
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.flasher.query import list_channels, list_images, show_image
 from coreimage.flasher.summary import launcher, plan_fields, plan_lines, summary_lines
@@ -26,10 +27,10 @@ def plan(*, output: str = "x86.img", access: Access = NO_ACCESS) -> FlashPlan:
         server="https://system-image.example",
         channel="ubuntu-core/15.04/edge",
         channel_names=["ubuntu-core/15.04/edge"],
-        oem=load_oem(find_oem("generic-amd64", folders=[shipped_folder()])),
+        oem=load_oem(shipped_folder() / "generic-amd64"),
         image=IMAGE,
         download_size=1_500_000,
-        layout=ab_grub_layout(size=4 * 10**9, seed=b"seed"),
+        layout=ab_layout(size=4 * 10**9, seed=b"seed"),
         seed=b"seed",
         access=access,
     )
@@ -82,9 +83,9 @@ def test_kvm_is_named_only_where_it_works(tmp_path: Path, monkeypatch: pytest.Mo
     kvm.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(kvm.parent))
     device = tmp_path / "device"
-    assert launcher(kvm=device) == "qemu-system-x86_64"
+    assert launcher(plan(), kvm=device) == "qemu-system-x86_64"
     device.touch()
-    assert launcher(kvm=device) == "kvm"
+    assert launcher(plan(), kvm=device) == "kvm"
 
 
 def test_the_record_is_flat_and_has_no_clock() -> None:

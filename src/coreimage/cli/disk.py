@@ -1,0 +1,199 @@
+"""The command `coreimage disk`: what is on a disk, and whether it is as it should be."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coreimage.cli import flash
+from coreimage.cli.console import (
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    progress,
+)
+from coreimage.errors import DataError, NotFoundError
+
+if TYPE_CHECKING:
+    from coreimage.flasher.flash import FlashOptions
+    from coreimage.flasher.inspect.show import DiskFacts
+
+app = typer.Typer(help="Look at disks and verify them.", no_args_is_help=True)
+
+DiskArgument = Annotated[
+    Path, typer.Argument(help="A disk image of any format, or a device.", show_default=False)
+]
+
+
+@app.command()
+def show(disk: DiskArgument, *, as_json: JsonOption = False) -> None:
+    """Show layout, slots with their versions, what starts next, and who may log in.
+
+    Example: coreimage disk show x86.img
+    """
+    from coreimage.flasher.inspect.show import look
+
+    with _raw(disk) as (raw, _):
+        facts = look(raw)
+    if as_json:
+        print_json(_fields(facts))
+        return
+    rows = [
+        [each.name, str(each.start), f"{each.size / (1 << 20):g} MiB", _content(facts, each.name)]
+        for each in facts.layout.partitions
+    ]
+    kind = f"{facts.layout.table}, sectors of {facts.layout.sector_size} bytes"
+    print_table(f"{disk}: {kind}", ["partition", "first byte", "size", "content"], rows)
+    print(f"table: {kind}")
+    for field, value in {**facts.install, **facts.boot}.items():
+        print(f"{field}: {value}")
+    for key in facts.keys:
+        print(f"may log in: {key.fingerprint} {key.comment}".rstrip())
+    if not (facts.ssh and facts.keys):
+        print("may log in by SSH: nobody")
+
+
+@app.command()
+def verify(
+    disk: DiskArgument,
+    *,
+    oem: Annotated[
+        str | None,
+        typer.Option(help="The OEM package, if it is not found by name.", show_default=False),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="The store that it comes from.", show_default=False)
+    ] = None,
+    server: flash.ServerOption = None,
+    archive_master: flash.ArchiveMasterOption = None,
+    tls_skip_verify: flash.TlsOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a disk against what the server's signed index says that it should be.
+
+    The version that the disk says it has is downloaded, verified, and made into a disk again, which
+    is compared: the partition table, the boot files, and every byte of slot a. What a running
+    system changes is left out: the boot loader's variables, slot b and the partition `writable`.
+    The exit code is 1 when something differs.
+
+    Example: coreimage disk verify x86.img
+    """
+    from coreimage.flasher.flash import make_disk, planned
+    from coreimage.flasher.inspect.show import look
+    from coreimage.flasher.inspect.verify import compare
+
+    report = progress()
+    with _raw(disk) as (raw, scratch):
+        facts = look(raw)
+        home, place = flash.place_of(
+            workspace,
+            server,
+            archive_master,
+            scratch=Path.cwd(),
+            verify_tls=not tls_skip_verify,
+        )
+        options = _options(disk, facts, oem=oem, store=store, folders=flash.oem_folders(home))
+        with planned(options, place, progress=report, now=datetime.now(UTC)) as job:
+            parts = make_disk(job, progress=report)
+            found = compare(raw, facts, job.plan.layout, parts, scratch=scratch)
+            plan = job.plan
+    if as_json:
+        print_json(
+            {
+                "channel": plan.channel,
+                "version": plan.image.version,
+                "differences": [{"where": each.where, "what": each.what} for each in found],
+            }
+        )
+    elif found:
+        print("\n".join(f"{each.where}: {each.what}" for each in found))
+    else:
+        print(f"'{disk}' is version {plan.image.version} of '{plan.channel}', every byte of it")
+    if found:
+        raise typer.Exit(1)
+
+
+def _options(
+    disk: Path, facts: "DiskFacts", *, oem: str | None, store: str | None, folders: list[Path]
+) -> "FlashOptions":
+    """Return the options that the disk was made with, as it tells them itself."""
+    from coreimage.flasher.flash import FlashOptions, size_of
+    from coreimage.flasher.inspect.verify import access_of
+
+    install = facts.install
+    if not install:
+        raise DataError(f"'{disk}' has no install.yaml: it was not made by this tool")
+    if not install.get("channel"):
+        raise DataError(
+            f"'{disk}' is not from a channel: nothing is signed that it could be compared with"
+        )
+    if facts.slots["a"].version != str(install["version"]):
+        raise DataError(
+            f"'{disk}' was made with version {install['version']}, slot a has "
+            f"{facts.slots['a'].version or 'none'} now",
+            hint="what an update has written cannot be compared byte by byte",
+        )
+    try:
+        size = size_of(str(install.get("size", "")))
+    except ValueError:
+        raise DataError(f"'{disk}' does not tell its size in install.yaml") from None
+    return FlashOptions(
+        release="",
+        channel=str(install["channel"]),
+        output=disk,
+        oem=oem or str(install["oem"]).partition(" ")[0],
+        oem_folders=folders,
+        store=store,
+        exact_size=size,
+        revision=int(install["version"]),
+        access=access_of(facts),
+        download_only=True,
+    )
+
+
+@contextmanager
+def _raw(disk: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the raw disk of an image, and a scratch directory."""
+    from coreimage.flasher.media.formats import as_raw
+    from coreimage.lib.files import scratch_directory
+
+    if not disk.exists():
+        raise NotFoundError(f"there is no disk '{disk}'")
+    parent = Path.cwd() if disk.is_block_device() else disk.absolute().parent
+    with scratch_directory(parent) as scratch, as_raw(disk, scratch=scratch) as raw:
+        yield raw, scratch
+
+
+def _content(facts: "DiskFacts", name: str) -> str:
+    slot = facts.slots.get(name.removeprefix("system-"))
+    if slot is None:
+        return ""
+    if not slot.version:
+        return "empty"
+    return f"version {slot.version} {slot.channel}".rstrip()
+
+
+def _fields(facts: "DiskFacts") -> dict[str, Any]:
+    return {
+        "table": facts.layout.table.value,
+        "sector_size": facts.layout.sector_size,
+        "size": facts.layout.size,
+        "partitions": [
+            {"name": each.name, "start": each.start, "size": each.size}
+            for each in facts.layout.partitions
+        ],
+        "install": dict(facts.install),
+        "slots": {
+            name: {"version": each.version, "channel": each.channel, "device": each.device}
+            for name, each in facts.slots.items()
+        },
+        "boot": dict(facts.boot),
+        "ssh": facts.ssh,
+        "developer_mode": facts.developer_mode,
+        "ssh_keys": [key.fingerprint for key in facts.keys],
+    }

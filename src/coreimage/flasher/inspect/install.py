@@ -1,0 +1,52 @@
+"""Reading back what a disk was made of: install.yaml on its system-boot partition."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coreimage.errors import CommandError, DataError
+from coreimage.flasher.disk.layout import Layout
+from coreimage.flasher.inspect.table import read_layout
+from coreimage.lib import run
+
+
+def read_install(disk: Path) -> Mapping[str, Any] | None:
+    """Return the fields of install.yaml of a disk that we made, or None for any other file."""
+    try:
+        return install_of(disk, read_layout(disk))
+    except DataError:
+        return None
+
+
+def install_of(disk: Path, layout: Layout) -> Mapping[str, Any] | None:
+    """Return the same of a disk whose partitions are known."""
+    try:
+        text = read_boot_file(disk, layout, "install.yaml").decode()
+        lines = (line.partition(": ") for line in text.splitlines())
+        fields = {key: json.loads(value) for key, _, value in lines}
+    except (UnicodeDecodeError, ValueError):
+        return None
+    return fields if fields.get("tool") == "coreimage" else None
+
+
+def read_boot_file(disk: Path, layout: Layout, path: str) -> bytes:
+    """Return a file of the boot partition, empty when it is not there."""
+    if not layout.has("system-boot"):
+        return b""
+    drive = f"{disk}@@{layout.partition('system-boot').start}"
+    try:
+        return run.run(["mtype", "-i", drive, f"::/{path}"]).stdout
+    except CommandError:
+        return b""
+
+
+def read_file(disk: Path, layout: Layout, partition: str, path: str) -> bytes:
+    """Return a file of an ext4 partition, symlinks not followed; empty when it is not there."""
+    if not layout.has(partition) or any(each in path for each in '"\n'):
+        return b""
+    image = f"{disk}?offset={layout.partition(partition).start}"
+    try:
+        return run.run(["debugfs", "-R", f'cat "/{path}"', image]).stdout
+    except CommandError:
+        return b""

@@ -1,0 +1,116 @@
+"""Whether a disk is what flashing its version gives: tables, boot files and slot a, byte by byte.
+
+What a running system changes is not compared: the boot loader's variables, slot b, `writable`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coreimage.errors import DataError
+from coreimage.flasher.disk.content import DiskParts
+from coreimage.flasher.disk.layout import Layout, Partition
+from coreimage.flasher.inspect.show import DiskFacts
+from coreimage.flasher.provision import Access
+from coreimage.lib import run
+from coreimage.lib.files import CHUNK
+
+# What the boot loader or the running system writes there.
+_CHANGING = ("/grubenv", "/snappy-system.txt", "/snappy-stamp.txt")
+_OTHER_SLOT = ("/EFI/ubuntu/grub/b/", "/b/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One place that is not as it should be."""
+
+    where: str
+    what: str
+
+
+def access_of(facts: DiskFacts) -> Access:
+    """Return who may log in to a disk, as the options that made it."""
+    return Access(ssh=facts.ssh, keys=facts.keys, developer_mode=facts.developer_mode)
+
+
+def compare(
+    disk: Path, facts: DiskFacts, layout: Layout, parts: DiskParts, *, scratch: Path
+) -> list[Difference]:
+    """Return how a raw disk differs from the disk that `parts` would make."""
+    found = [*_tables(disk, parts), *_layouts(facts.layout, layout)]
+    if not found:
+        found += _boot_files(disk, layout.partition("system-boot"), parts, scratch)
+        found += _system(disk, layout.partition("system-a"), parts.images["system-a"])
+    return found
+
+
+def _layouts(is_layout: Layout, wanted: Layout) -> Iterator[Difference]:
+    if [(each.start, each.size) for each in is_layout.partitions] != [
+        (each.start, each.size) for each in wanted.partitions
+    ]:
+        yield Difference(where="partition table", what="other partitions than expected")
+
+
+def _tables(disk: Path, parts: DiskParts) -> Iterator[Difference]:
+    """Compare what lies outside of file systems, where a later piece may lie over an earlier."""
+    expected: dict[int, bytes] = {}
+    for piece in parts.pieces:
+        under = expected.get(piece.offset, b"")
+        expected[piece.offset] = piece.data + under[len(piece.data) :]
+    names = {
+        offset: " and ".join(piece.name for piece in parts.pieces if piece.offset == offset)
+        for offset in expected
+    }
+    with disk.open("rb") as file:
+        for offset, data in sorted(expected.items()):
+            file.seek(offset)
+            if file.read(len(data)) != data:
+                yield Difference(where=names[offset], what=f"bytes from {offset} on differ")
+
+
+def _boot_files(
+    disk: Path, partition: Partition, parts: DiskParts, scratch: Path
+) -> Iterator[Difference]:
+    wanted = _tree(f"{parts.images['system-boot']}", scratch / "wanted")
+    found = _tree(f"{disk}@@{partition.start}", scratch / "found")
+    for path in sorted({*wanted, *found}):
+        if path.endswith(_CHANGING) or path.startswith(_OTHER_SLOT):
+            continue
+        where = f"system-boot: {path}"
+        if path not in found:
+            yield Difference(where=where, what="is missing")
+        elif path not in wanted:
+            yield Difference(where=where, what="should not be there")
+        elif wanted[path].read_bytes() != found[path].read_bytes():
+            yield Difference(where=where, what="has another content")
+
+
+def _tree(drive: str, target: Path) -> dict[str, Path]:
+    """Copy all files of a FAT file system into a folder and return them by their paths."""
+    target.mkdir()
+    copied = run.run(["mcopy", "-s", "-n", "-i", drive, "::/*", target], check=False)
+    if copied.status:
+        raise DataError("the boot partition cannot be read", hint="see what fsck.fat -n says")
+    files = [path for path in target.rglob("*") if path.is_file()]
+    return {f"/{path.relative_to(target).as_posix()}": path for path in files}
+
+
+def _system(disk: Path, partition: Partition, image: Path) -> Iterator[Difference]:
+    """Compare a whole partition with its image; only the first difference is told."""
+    with disk.open("rb") as found, image.open("rb") as wanted:
+        found.seek(partition.start)
+        position = 0
+        while chunk := wanted.read(CHUNK):
+            other = found.read(len(chunk))
+            if other != chunk:
+                same = next(
+                    (
+                        at
+                        for at, (one, two) in enumerate(zip(chunk, other, strict=False))
+                        if one != two
+                    ),
+                    len(other),
+                )
+                yield Difference(where="system-a", what=f"byte {position + same} differs")
+                return
+            position += len(chunk)
