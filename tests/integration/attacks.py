@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -59,10 +59,11 @@ class Client:
         meanwhile: Callable[[], None] = lambda: None,
         verify_tls: bool = True,
         allow_unfresh: bool = False,
+        mirrors: Sequence[str] = (),
     ) -> int:
         """Download and verify the newest image as `flash --download-only` does: its version."""
         place = Place(
-            server=server,
+            servers=[server, *mirrors],
             archive_master=self.archive_master,
             cache=self._home / "cache",
             scratch=self._home / "scratch",

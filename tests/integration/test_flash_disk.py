@@ -11,8 +11,8 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
-from coreimage.flasher.download import collected
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
+from coreimage.flasher.gather import gathered
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.lib import run
@@ -47,7 +47,7 @@ def server(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
 
 def place(workspace: Workspace, home: Path, *, server: str | None = None) -> Place:
     return Place(
-        server=server or str(workspace.channel_tree),
+        servers=[server or str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",
@@ -311,8 +311,8 @@ def test_a_file_exchanged_after_its_verification_is_not_what_is_read(
     wanted = options(tmp_path / "x.img")
     with planned(wanted, where, progress=Silent(), now=NOW) as job:
         assert job.server is not None
-        with collected(job.server.source, job.plan.image, job.server.chain, Silent()) as payloads:
-            for payload in payloads:
+        with gathered(job.server.source, job.plan.image, job.server.chain, Silent()) as found:
+            for payload in list(found):
                 evil = tmp_path / "evil"
                 evil.write_bytes(b"evil")
                 evil.replace(tree / payload.entry.path.lstrip("/"))

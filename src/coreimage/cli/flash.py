@@ -38,10 +38,13 @@ class ImageFormat(StrEnum):
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
 
 ServerOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
+        "--server",
+        "--mirror",
+        envvar="COREIMAGE_SERVER",
         help="The channel server, a URL or the folder of a channel tree; by default the"
-        " workspace's own tree.",
+        " workspace's own tree. Repeat it for mirrors: they are asked in this order.",
         show_default=False,
     ),
 ]
@@ -61,6 +64,7 @@ TlsOption = Annotated[
 ArchiveMasterOption = Annotated[
     Path | None,
     typer.Option(
+        envvar="COREIMAGE_ARCHIVE_MASTER",
         help="The keyring tarball that everything is verified with; by default the workspace's.",
         show_default=False,
     ),
@@ -209,7 +213,7 @@ def core(
             "this needs a release, or a root file system of this machine",
             hint="give a release such as 13, or --rootfs",
         )
-    remote = rootfs is None and (server is None or archive_master is None)
+    remote = rootfs is None and (not server or archive_master is None)
     home = _workspace(workspace, needed=remote)
     if write is not None and (output or image_format or bmap):
         raise UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
@@ -341,7 +345,7 @@ def query(
         raise UsageError("ask for one of --list-channels, --list-images and --show-image")
     if channel is None and not list_channels:
         raise UsageError("this needs a channel", hint="name one with --channel NAME")
-    home = _workspace(workspace, needed=server is None or archive_master is None)
+    home = _workspace(workspace, needed=not server or archive_master is None)
     place = _place(
         home,
         server,
@@ -366,16 +370,16 @@ def query(
 
 def place_of(
     workspace: Path | None,
-    server: str | None,
+    servers: list[str] | None,
     archive_master: Path | None,
     *,
     scratch: Path,
     verify_tls: bool,
 ) -> "tuple[Workspace | None, Place]":
     """Return the workspace, if one is there, and where images come from."""
-    home = _workspace(workspace, needed=server is None or archive_master is None)
+    home = _workspace(workspace, needed=not servers or archive_master is None)
     place = _place(
-        home, server, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
+        home, servers, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
     )
     return home, place
 
@@ -406,7 +410,7 @@ def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":
 
 def _place(
     home: "Workspace | None",
-    server: str | None,
+    servers: list[str] | None,
     archive_master: Path | None,
     *,
     scratch: Path | None,
@@ -425,7 +429,7 @@ def _place(
         )
     cache = home.cache if home else Path.home() / ".cache/coreimage"
     return Place(
-        server=server or str(home.channel_tree if home else ""),
+        servers=servers or ([str(home.channel_tree)] if home else []),
         archive_master=pinned or Path("none"),
         cache=cache / "downloads",
         scratch=cache / "flash" if home or scratch is None else scratch,

@@ -19,6 +19,7 @@ from coreimage.flasher.disk.assemble import assemble, check_output
 from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.disk.plan import plan_layout
+from coreimage.flasher.gather import Gathering, gathered
 from coreimage.flasher.local import (
     NOTHING_LOCAL,
     Kind,
@@ -54,13 +55,14 @@ _MIB = 1 << 20
 class Place:
     """Where the image comes from, whom we trust, and where we may work.
 
-    `server` is a URL or the path of a channel tree; `archive_master` the pinned keyring tarball.
+    `servers` are URLs or paths of channel trees, and all serve the same one; one is enough. The
+    first where nothing is wrong is believed. `archive_master` is the pinned keyring tarball.
     `cache` keeps downloads, `scratch` is the folder for what is removed again. `memory` is where
     it is remembered which states of the server were seen; `allow_unfresh` accepts a server that
     does not say how fresh it is.
     """
 
-    server: str
+    servers: Sequence[str]
     archive_master: Path
     cache: Path
     scratch: Path
@@ -160,7 +162,7 @@ def connected(place: Place, *, now: datetime) -> Iterator[tuple[Server, Path]]:
         metadata = scratch / "metadata"
         metadata.mkdir()
         source = download.open_source(
-            place.server,
+            place.servers,
             scratch=metadata,
             cache=place.cache,
             tls=tls_context(verify=place.verify_tls),
@@ -321,36 +323,58 @@ def _seed(
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
 
-@contextmanager
-def _gathered(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
-    """Yield all files in the order of applying: those of the server, then those of this machine.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """All files in the order of applying: those of the server, then those of this machine.
 
     The version, last of a server's files, stays last.
     """
+
+    gathering: Gathering | None
+    local: Sequence[download.Payload]
+
+    def __iter__(self) -> Iterator[download.Payload]:
+        if self.gathering is None:
+            yield from self.local
+            return
+        *first, last = range(len(self.gathering.entries))
+        for number in first:
+            yield self.gathering.wait(number)
+        yield from self.local
+        yield self.gathering.wait(last)
+
+    def version(self) -> download.Payload:
+        """Return the file that says what the image is for."""
+        assert self.gathering is not None  # noqa: S101  images of a channel come from a server
+        return self.gathering.wait(len(self.gathering.entries) - 1)
+
+
+@contextmanager
+def _gathered(job: FlashJob, progress: Progress) -> Iterator[_Files]:
     progress.stage("Downloading and setting up...")
     image = job.plan.image
     if job.plan.download_size:
         files.require_space(job.place.cache, job.plan.download_size, purpose="the downloads")
     with ExitStack() as stack:
-        payloads: list[download.Payload] = []
-        if job.server is not None:
-            payloads += stack.enter_context(
-                download.collected(job.server.source, image, job.server.chain, progress)
-            )
         local = stack.enter_context(opened(job.plan.local))
-        yield [*payloads[:-1], *local, *payloads[-1:]]
+        gathering = None
+        if job.server is not None:
+            server = job.server
+            gathering = stack.enter_context(gathered(server.source, image, server.chain, progress))
+        yield _Files(gathering=gathering, local=local)
 
 
 def fetch_only(job: FlashJob, *, progress: Progress) -> int:
     """Download and verify the image, make nothing of it, and return its size in bytes."""
-    with _gathered(job, progress) as payloads:
-        _version(job.plan, payloads)
-        return sum(payload.entry.size for payload in payloads)
+    with _gathered(job, progress) as found:
+        _version(job.plan, found.version())
+        return sum(payload.entry.size for payload in found)
 
 
-def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPart:
+def _version(plan: FlashPlan, payload: download.Payload) -> VersionPart:
     """Return what the image says of itself, once that is what was asked for; TrustError else."""
-    version = read_version(payloads[-1])
+    version = read_version(payload)
+    payload.file.seek(0)
     check_purpose(
         version.channel_ini,
         version=plan.image.version,
@@ -369,9 +393,11 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
     """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
     plan = job.plan
     plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
-    with _gathered(job, progress) as payloads:
-        version = _version(plan, payloads) if plan.from_channel else None
-        slot = unpack_image(payloads, scratch=job.scratch, progress=progress, plain=plain)
+    with _gathered(job, progress) as found:
+        version = _version(plan, found.version()) if plan.from_channel else None
+        slot = unpack_image(
+            found, total=_total(plan), scratch=job.scratch, progress=progress, plain=plain
+        )
     slot.check(plan.oem)
     if version is None:
         slot.system.put_file("etc/ubuntu-build", b"0\n")
@@ -388,6 +414,11 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
     return make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
     )
+
+
+def _total(plan: FlashPlan) -> int:
+    local = sum(part.size for part in plan.local) if plan.from_channel else 0
+    return plan.image.size + local
 
 
 def _put(job: FlashJob, parts: DiskParts, progress: Progress) -> None:
