@@ -35,6 +35,8 @@ from coreimage.flasher.media.formats import PLAIN, Form, bmap_path, deliver
 from coreimage.flasher.media.ranges import required_ranges
 from coreimage.flasher.oem.find import find_oem
 from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.own.app import read_app
+from coreimage.flasher.own.machine import NOTHING_OWN, Own, check_support
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import channel_name, check_purpose
 from coreimage.flasher.server import Memory, Server, open_server
@@ -93,7 +95,8 @@ class FlashOptions:
     """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
 
     Without a size it is the smallest, or that of the card which is written; `exact_size`, in
-    bytes, is taken before both.
+    bytes, is taken before both. `install` are packages that `own` does not have yet. With `seed`,
+    identifiers are derived from that of another disk, to make the same one again.
     """
 
     release: str
@@ -109,6 +112,9 @@ class FlashOptions:
     download_only: bool = False
     local: LocalWish = NOTHING_LOCAL
     medium: Medium = A_FILE
+    install: Sequence[Path] = ()
+    own: Own = NOTHING_OWN
+    seed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +136,7 @@ class FlashPlan:
     layout: Layout
     seed: bytes
     access: Access
+    own: Own = NOTHING_OWN
     local: Sequence[LocalPart] = ()
     medium: Medium = A_FILE
     size: int = DEFAULT_SIZE * GIGABYTE
@@ -197,7 +204,8 @@ def planned(
         local = _parts(options, oem, scratch)
         if local:
             image = _without_device(image)
-        seed = _seed(options, oem, channel, image, local)
+        own = _own(options, oem, scratch)
+        seed = options.seed or _seed(options, oem, channel, image, local, own)
         plan = FlashPlan(
             output=options.output,
             server=server.source.name,
@@ -209,6 +217,7 @@ def planned(
             layout=plan_layout(oem, size=_disk_size(options), seed=seed),
             seed=seed,
             access=options.access,
+            own=own,
             local=local,
             medium=options.medium,
             size=_disk_size(options),
@@ -252,7 +261,8 @@ def _planned_locally(
     oem = _oem(options, None, progress=progress, now=now)
     local = _parts(options, oem, scratch)
     image = local_image(local)
-    seed = _seed(options, oem, "", image, local)
+    own = _own(options, oem, scratch)
+    seed = options.seed or _seed(options, oem, "", image, local, own)
     plan = FlashPlan(
         output=options.output,
         server="",
@@ -264,6 +274,7 @@ def _planned_locally(
         layout=plan_layout(oem, size=_disk_size(options), seed=seed),
         seed=seed,
         access=options.access,
+        own=own,
         local=local,
         medium=options.medium,
         size=_disk_size(options),
@@ -292,6 +303,19 @@ def _parts(options: FlashOptions, oem: OemPackage, scratch: Path) -> list[LocalP
     return find_parts(options.local, arch=arch, scratch=scratch)
 
 
+def _own(options: FlashOptions, oem: OemPackage, scratch: Path) -> Own:
+    """Return what the machine has of its own, with the packages that are installed."""
+    arch = oem.info.oem.hardware.architecture
+    apps = [
+        read_app(path, arch=arch, scratch=scratch / f"app-{number}")
+        for number, path in enumerate(options.install)
+    ]
+    names = [app.info.name for app in apps]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"package '{double[0]}' is to be installed twice", hint="name it once")
+    return replace(options.own, apps=[*options.own.apps, *apps])
+
+
 def _without_device(image: Image) -> Image:
     """Return an image without the file that a device part of this machine stands in for."""
     rest = [file for file in image.files if not _DEVICE.match(file.path)]
@@ -309,6 +333,7 @@ def _seed(
     channel: str,
     image: Image,
     local: Sequence[LocalPart],
+    own: Own,
 ) -> bytes:
     """Return what all identifiers on the disk are derived from."""
     size = _disk_size(options)
@@ -319,6 +344,7 @@ def _seed(
         "size": size // GIGABYTE if size % GIGABYTE == 0 else size,
         "access": options.access.files(),
         **({"local": [part.sha256 for part in local]} if local else {}),
+        **({} if own.nothing else {"own": own.facts()}),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
@@ -399,6 +425,7 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
             found, total=_total(plan), scratch=job.scratch, progress=progress, plain=plain
         )
     slot.check(plan.oem)
+    check_support(plan.own, plan.access, slot.system)
     if version is None:
         slot.system.put_file("etc/ubuntu-build", b"0\n")
     time = newest_time(slot.system) if version is None else version.time
@@ -408,6 +435,7 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
         boot_files=slot.boot_files(),
         oem=plan.oem,
         access=plan.access,
+        own=plan.own,
         install_yaml=install_yaml(plan, time),
         time=time,
     )
@@ -462,5 +490,9 @@ def install_yaml(plan: FlashPlan, time: int) -> str:
         "developer-mode": plan.access.developer_mode,
         "time": datetime.fromtimestamp(time, UTC).strftime("%FT%TZ"),
     }
+    if not plan.own.nothing or plan.access.others:
+        # What the identifiers were derived from cannot be read back from such a disk.
+        fields["packages"] = [app.label for app in plan.own.apps]
+        fields["seed"] = plan.seed.hex()
     # Every JSON text is YAML too: quoting is JSON's.
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items())
