@@ -29,7 +29,8 @@ test: setup ## Run every check: lint, types, tests, and the journey with booted 
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not long' tests
 
-test-long: setup ## Run also the series that take long
+test-long: ## Run also the series that take long
+	@tools/setup tools/apt-packages-long
 	@$(BIN)/python -m pytest -m long tests
 
 check: lint ## Run what needs neither the network nor a guest

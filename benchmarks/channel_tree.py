@@ -13,7 +13,6 @@ import io
 import json
 import lzma
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -57,7 +56,9 @@ class Forge:
 
     def __init__(self, edit: Edit) -> None:
         self._root = edit.workspace.channel_tree
-        sample, self._signature = edit.scratch / "sample", edit.scratch / "sample.asc"
+        # Outlives the transaction, for the links to it.
+        sample, self._signature = self._root / "pool/sample", self._root / "pool/sample.asc"
+        sample.parent.mkdir(parents=True, exist_ok=True)
         sample.touch()
         Signer(edit.workspace.gpg_home).sign(sample, self._signature, key=KeyringType.IMAGE_SIGNING)
 
@@ -69,7 +70,7 @@ class Forge:
         if not final.exists():
             final.parent.mkdir(parents=True, exist_ok=True)
             final.write_bytes(content)
-            shutil.copy(self._signature, f"{final}.asc")
+            Path(f"{final}.asc").hardlink_to(self._signature)
         return ImageFile(order=order, path=path, checksum=digest, size=len(content))
 
 

@@ -238,9 +238,9 @@ def by_size(folder: Path, *, quick: bool) -> Iterator[Cost]:
     space.publish("20260103", tarball)
     yield space.measure("files as they were, with a delta")
     large = Space(folder / "large")
-    hollow(tarball, GIB // 2 if quick else 3 * GIB)
+    hollow(tarball, 5 * GIB // 2)
     large.publish("20260101", tarball)
-    yield large.measure(f"a file of {0.5 if quick else 3} GiB of zeros")
+    yield large.measure("a file of 2.5 GiB of zeros")
 
 
 def by_level(folder: Path, *, quick: bool) -> Iterator[Cost]:

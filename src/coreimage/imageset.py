@@ -17,7 +17,7 @@ from coreimage.errors import CoreImageError, IncompleteError
 from coreimage.farm import executor, folder, queue
 from coreimage.farm.executor import Job, RootfsCommand, argv_of, see_through
 from coreimage.farm.voice import Voice
-from coreimage.lib.arches import buildable
+from coreimage.lib.arches import is_native
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildStatus
@@ -29,7 +29,7 @@ from coreimage.rootfs.definition import (
     load,
     select,
 )
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 
 # What the record of a build says when it belongs to a set that one process looks after.
 _OWNED = "image_set"
@@ -88,13 +88,15 @@ class Outcome:
 def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]:
     """Return what is to be built, an entry for each arch; raises NotFoundError, DataError.
 
-    Without arches in the order: those of the definition whose programs run on `host`.
+    Without arches in the order: those of the definition whose programs the processor of `host` runs
+    itself. Under qemu-user a build takes ten times as long, so that it has to be asked for.
     """
     places = definition_places(workspace.root)
     arches = order.arches
     if not arches:
         definition, _ = load(order.project, places)
-        arches = buildable(architectures(definition, order.release), host=host) or [host]
+        known = architectures(definition, order.release)
+        arches = [arch for arch in known if is_native(arch, host=host)] or [host]
     return [select(order.project, order.release, arch, places) for arch in arches]
 
 

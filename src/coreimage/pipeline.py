@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import ArchiveSettings, Workspace
-from coreimage.errors import CoreImageError, DataError, NotFoundError
+from coreimage.errors import (
+    CoreImageError,
+    DataError,
+    IncompleteError,
+    NotFoundError,
+    TerminatedError,
+)
 from coreimage.farm import executor, folder, queue
 from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
@@ -33,8 +39,9 @@ from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
 from coreimage.systemimage import keyrings, publications, tree
+from coreimage.systemimage.addition import ImportResult
 from coreimage.systemimage.channels import create_channel
-from coreimage.systemimage.importer import ImportResult, import_image
+from coreimage.systemimage.importer import import_image
 from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.signpolicy import Purpose
 from coreimage.systemimage.upkeep import keep_up
@@ -107,17 +114,43 @@ def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[st
     """Publish finished builds and import published ones into every configured channel.
 
     A channel for which there is nothing yet, such as one that waits for a publication to be marked
-    good, is left out.
+    good, is left out. One whose import fails does not keep the others from theirs: their errors
+    are told at the end, as one IncompleteError when anything was imported at all.
     """
+    imports: dict[str, Mapping[str, ImportResult]] = {}
+    failures: dict[str, CoreImageError] = {}
     with lock(workspace.state / "locks/pipeline.lock", purpose="pipeline advance"):
         publish_finished(workspace, progress=progress)
-        imports: dict[str, Mapping[str, ImportResult]] = {
-            name: import_published(workspace, name, progress=progress)
-            for name in workspace.settings.channels
-            if _is_fed(workspace, channel_settings(workspace, name))
-        }
+        for name in workspace.settings.channels:
+            try:
+                if _is_fed(workspace, channel_settings(workspace, name)):
+                    imports[name] = import_published(workspace, name, progress=progress)
+            except TerminatedError:
+                raise
+            except CoreImageError as error:
+                failures[name] = error
+                progress.note(f"'{name}' is as before: {error.message}")
         keep_up(workspace, progress=progress, now=datetime.now(UTC))
+    if failures:
+        raise _complaint(failures, imports)
     return imports
+
+
+def _complaint(
+    failures: Mapping[str, CoreImageError], imports: Mapping[str, object]
+) -> CoreImageError:
+    """Return the error that a run ends with in which channels failed."""
+    first, *others = failures.values()
+    if not others and not imports:
+        return first
+    names = ", ".join(f"'{name}'" for name in failures)
+    text = f"nothing could be imported into {names}: {first.message}"
+    if imports:
+        return IncompleteError(text, hint=first.hint)
+    error = CoreImageError(text, hint=first.hint)
+    if all(each.exit_code == first.exit_code for each in others):
+        error.exit_code = first.exit_code
+    return error
 
 
 def _is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:

@@ -38,6 +38,10 @@ _TEMPLATE = """\
 #
 # accept: "any" takes every publication, "good" only those that were marked good.
 # devices: each device name and the architecture of its images.
+# deltabase: channels from whose newest image deltas are made, usually the channel itself.
+# phase: the percentage of the devices that a new image is offered to at first.
+# fullcount: how many full images stay.
+# files: what images are made of, if not of a root file system and a device tarball.
 [channels."debian-core/13/edge"]
 project = "debian-core"
 release = "13"

@@ -264,9 +264,11 @@ def test_c1_an_image_of_another_channel_with_right_hashes(
     honest_again(client, server, workspace, thief.root)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_c2_a_path_that_leads_out(
+    client: Client, server: liar.Liar, workspace: Workspace, thief: Thief
+) -> None:
+    document = json.loads((thief.root / thief.index_path()[1:]).read_bytes())
+    for path in (
         "/pool/../../etc/passwd",
         "//evil.example/x.tar.xz",
         "http://evil.example/x.tar.xz",
@@ -275,19 +277,14 @@ def test_c1_an_image_of_another_channel_with_right_hashes(
         "/pool/x\n.tar.xz",
         "/pool/a b.tar.xz",
         "pool/x.tar.xz",
-    ],
-)
-def test_c2_a_path_that_leads_out(
-    client: Client, server: liar.Liar, workspace: Workspace, thief: Thief, path: str
-) -> None:
-    document = json.loads((thief.root / thief.index_path()[1:]).read_bytes())
-    file = document["images"][0]["files"][0]
-    file["path"], file["signature"] = path, f"{path}.asc"
-    rebind(thief, json.dumps(document).encode())
-    refused(client, server, "is not a path inside", kind=DataError)
-    for device_index in (path, f"{path}/index.json"):
-        found = thief.read()
-        entry = replace(found.device(CHANNEL, DEVICE), index=device_index)
+    ):
+        file = document["images"][0]["files"][0]
+        file["path"], file["signature"] = path, f"{path}.asc"
+        rebind(thief, json.dumps(document).encode())
+        refused(client, server, "is not a path inside", kind=DataError)
+    found = thief.read()
+    for path in ("/pool/../../etc/passwd", "//evil.example/index.json", "/a\0/index.json"):
+        entry = replace(found.device(CHANNEL, DEVICE), index=path)
         channel = replace(found.channels[CHANNEL], devices={DEVICE: entry})
         thief.channels(channels={**found.channels, CHANNEL: channel})
         refused(client, server, "is not a path inside", kind=DataError)
@@ -528,17 +525,16 @@ def test_f1_clients_recover_from_the_highest_numbers_when_the_key_is_revoked(
     assert client.fetch(server.url) == 3
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "1", 1 << 53, 1 << 63, None])
 @pytest.mark.parametrize("field", ["serial", "expires"])
 def test_f2_numbers_that_are_none(
-    client: Client, server: liar.Liar, thief: Thief, field: str, value: object
+    client: Client, server: liar.Liar, thief: Thief, field: str
 ) -> None:
     document = json.loads((thief.root / "channels.json").read_bytes())
-    for channel in document.values():
-        channel[field] = value
-    thief.write("channels.json", json.dumps(document).encode())
-    kind = TrustError if value is None else DataError
-    refused(client, server, field, kind=kind)
+    for value in (0, -1, 1.5, True, "1", 1 << 53, 1 << 63, None):
+        for channel in document.values():
+            channel[field] = value
+        thief.write("channels.json", json.dumps(document).encode())
+        refused(client, server, field, kind=TrustError if value is None else DataError)
     for channel in document.values():
         channel[field] = 1 << 52
     document[OTHER][field] = 1

@@ -138,12 +138,14 @@ def hammer(workspace: Workspace, tmp_path: Path, *, rounds: int) -> None:
     assert all(reader.looks > 1 for reader in readers)
 
 
-def test_readers_that_never_stop_see_good_pairs_and_all_files(
+def test_g4_o8_readers_that_never_stop_see_good_pairs_and_all_files(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     hammer(workspace, tmp_path, rounds=1)
 
 
 @pytest.mark.long
-def test_readers_that_never_stop_for_a_long_time(workspace: Workspace, tmp_path: Path) -> None:
+def test_g4_o8_readers_that_never_stop_for_a_long_time(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     hammer(workspace, tmp_path, rounds=20)

@@ -20,7 +20,7 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.publications import (
     SERIES,
@@ -391,7 +391,7 @@ def test_the_side_car_tells_where_a_file_came_from(
         "version_detail": "rootfs=20150511",
         "recipe": {
             "generator": "cdimage-rootfs",
-            "generator_version": 1,
+            "generator_version": 2,
             "source": source.name,
             "sha256": files.sha256_of(source),
             "settings": {"xz": 1},

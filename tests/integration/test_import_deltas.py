@@ -15,7 +15,7 @@ from coreimage.feeds import ChannelSettings
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageType
 from coreimage.systemimage import channels, importer, pool, tree
-from coreimage.systemimage.importer import ImportResult
+from coreimage.systemimage.addition import ImportResult
 from tests.support.publications import (
     SERIES,
     device_members,

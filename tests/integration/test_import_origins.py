@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import shutil
 import tarfile
 import time
@@ -22,12 +23,12 @@ from coreimage.errors import (
     UnavailableError,
 )
 from coreimage.feeds import ChannelSettings
-from coreimage.lib import files
+from coreimage.lib import files, run
 from coreimage.lib.progress import Silent
 from coreimage.model.publication import format_checksums
 from coreimage.systemimage import channels, importer, tree
+from coreimage.systemimage.addition import ImportResult
 from coreimage.systemimage.generation import Maker
-from coreimage.systemimage.importer import ImportResult
 from tests.integration import channel_tree as server
 from tests.integration import liar
 from tests.integration.liar import Liar
@@ -275,6 +276,30 @@ def test_a_file_by_its_own_signature(
     assert not run_import(feed).changed
     path.write_bytes((www / "shop-1.1.tar.gz").read_bytes())
     refused(ready, TrustError, "data was changed", lambda: run_import(feed))
+
+
+def test_a_file_by_the_certificate_of_its_server(
+    ready: Workspace,
+    run_import: Import,
+    www: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENSSL_CONF", os.devnull)
+    key, pem, both = (tmp_path / name for name in ("key.pem", "cert.pem", "both.pem"))
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]
+    extensions = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    run.run([*argv, *extensions, "-keyout", key, "-out", pem])
+    both.write_text(pem.read_text() + key.read_text())
+    with liar.serving(www, certificate=both) as web, liar.serving(www) as plain:
+        feed = shop(web, trust="tls", monitor=f"{web.url}/shop.version")
+        refused(ready, UnavailableError, "certificate", lambda: run_import(feed))
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        result = run_import(feed)
+        assert result.image.version_detail == "shop=1.0,version=1"
+        assert not run_import(feed).changed
+        web.lies["/shop-1.0.tar.gz"] = liar.redirect(f"{plain.url}/shop-1.1.tar.gz")
+        refused(ready, UnavailableError, "which is refused", lambda: run_import(feed))
 
 
 @pytest.mark.parametrize(

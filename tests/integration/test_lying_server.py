@@ -189,6 +189,9 @@ def test_a_certificate_that_nobody_vouches_for(
         secure.lies["/file"] = liar.flipped
         with pytest.raises(TrustError):
             fetch(url, tmp_path / "other", wanted=WANTED, limits=LIMITS, tls=careless)
+        secure.lies["/file"] = liar.redirect("http://127.0.0.1:1/file")
+        with pytest.raises(UnavailableError, match="which is refused"):
+            fetch(url, tmp_path / "other", wanted=WANTED, limits=LIMITS, tls=careless)
         secure.lies["/file"] = liar.stalled
         with pytest.raises(UnavailableError, match="seconds"):
             fetch(url, tmp_path / "other", wanted=WANTED, limits=LIMITS, tls=careless)

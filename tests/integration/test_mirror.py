@@ -1,7 +1,12 @@
 """Mirrors of a real tree, from a folder and over HTTP, from servers that lie too."""
 
 import json
+import os
 import shutil
+import signal
+import sys
+import tarfile
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -259,6 +264,101 @@ def test_a_folder_of_other_things_is_not_made_a_mirror(origin: Workspace, tmp_pa
         update(origin, other)
     with pytest.raises(CoreImageError, match="is not a mirror"):
         update(origin, origin.channel_tree)
+
+
+def test_a_reader_never_meets_a_state_that_is_not_whole(origin: Workspace, tmp_path: Path) -> None:
+    """Reads as a client does, as often as it can, while the mirror is brought up to date."""
+    target, over = tmp_path / "mirror", threading.Event()
+    update(origin, target)
+    seen: list[int] = []
+    bad: list[str] = []
+
+    def read() -> None:
+        ring = tmp_path / "image-signing.gpg"
+        with tarfile.open(target / "gpg/image-signing.tar.xz") as packed:
+            keys = packed.extractfile("keyring.gpg")
+            assert keys is not None
+            ring.write_bytes(keys.read())
+        while not over.is_set():
+            state = (target / "state").resolve()
+            listed = state / "channels.json"
+            checked = [listed]
+            document = json.loads(listed.read_bytes())
+            for channel in document.values():
+                for device in channel["devices"].values():
+                    index = target / device["index"][1:]
+                    checked.append(index)
+                    images = json.loads(index.read_bytes())["images"]
+                    checked += [
+                        target / file["path"][1:] for image in images for file in image["files"]
+                    ]
+            for path in checked:
+                said = run.run(["gpgv", "--keyring", ring, f"{path}.asc", path], check=False)
+                if said.status:
+                    bad.append(f"{path}: {said.stderr.decode()}")
+            seen.append(document[server.CHANNEL]["serial"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for version in (2, 3, 4):
+        server.publish(origin, version, rootfs={"system/etc/hostname": str(version).encode()})
+        update(origin, target)
+    over.set()
+    reader.join()
+    assert not bad
+    assert len(seen) > 1
+
+
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from pathlib import Path
+from coreimage.lib.progress import Silent
+from coreimage.systemimage import mirror
+from tests.integration.channel_tree import NOW
+
+budget = int(sys.argv[1])
+original = os.fsync
+
+def counted(descriptor):
+    global budget
+    budget -= 1
+    if budget < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(descriptor)
+
+os.fsync = counted
+mirror.mirror(
+    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=mirror.Wish(),
+    grace=timedelta(days=7), progress=Silent(), now=NOW,
+)
+"""
+
+
+def test_killed_at_any_instant_it_shows_the_old_state_or_the_new_one(
+    origin: Workspace, tmp_path: Path
+) -> None:
+    target = tmp_path / "mirror"
+    update(origin, target)
+    states = {(target / "channels.json").read_bytes()}
+    server.publish(origin, 2, rootfs={"system/etc/hostname": b"two"})
+    states.add((origin.channel_tree / "channels.json").read_bytes())
+    places = [origin.channel_tree, target, origin.archive_master]
+    ended = None
+    for budget in range(0, 400, 17):
+        env = {"PYTHONPATH": os.pathsep.join(["", *sys.path])}
+        argv = [sys.executable, "-c", KILLED, str(budget), *map(str, places)]
+        ended = run.run(argv, env=env, check=False)
+        assert (target / "channels.json").read_bytes() in states
+        for path in target.rglob("*.tar.xz"):
+            if ".mirror" not in path.parts and ".scratch-" not in str(path):
+                assert Path(f"{path}.asc").is_file()
+        if ended.status == 0:
+            break
+        assert ended.status == -signal.SIGKILL, ended.stderr.decode()
+    assert ended is not None
+    assert ended.status == 0
+    show(target, origin)
 
 
 def test_the_command(origin: Workspace, tmp_path: Path) -> None:

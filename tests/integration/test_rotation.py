@@ -167,6 +167,21 @@ def test_archive_master_rotates_when_devices_have_the_new_one(
         chain(workspace, pinned=early)
 
 
+def test_a_rotation_of_the_root_that_was_interrupted_goes_on(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    early = Path(shutil.copy(workspace.archive_master, tmp_path / "early.tar.xz"))
+    rotate(workspace, ROOT)
+    both = workspace.archive_master.read_bytes()
+    shutil.copy(early, workspace.archive_master)  # killed before the new one was pinned
+    with pytest.raises(CoreImageError, match="is being introduced"):
+        rotate(workspace, ROOT)
+    assert workspace.archive_master.read_bytes() == both
+    shutil.copy(early, workspace.archive_master)
+    retire(workspace, ROOT)
+    chain(workspace)
+
+
 def test_k2_k3_a_device_that_was_offline_across_three_rotations_catches_up(
     workspace: Workspace, tmp_path: Path
 ) -> None:

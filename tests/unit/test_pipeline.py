@@ -4,7 +4,7 @@ import pytest
 
 from coreimage import pipeline
 from coreimage.config import Settings, Workspace
-from coreimage.errors import DataError, NotFoundError
+from coreimage.errors import DataError, IncompleteError, NotFoundError, TrustError
 from coreimage.feeds import ChannelSettings, PublishedFeed
 from coreimage.lib.progress import Silent
 
@@ -59,3 +59,12 @@ def test_an_architecture_that_no_device_has_is_refused_before_it_is_built(
     line = 'devices = { generic_amd64 = "amd64", generic_arm64 = "arm64" }'
     assert caught.value.hint.startswith(f"write {line} below [channels.")
     assert not (tmp_path / "state").exists()
+
+
+def test_a_channel_that_fails_does_not_keep_the_others_from_theirs() -> None:
+    failures = {"a": TrustError("bad"), "b": TrustError("bad, too")}
+    assert pipeline._complaint({"a": failures["a"]}, {}) is failures["a"]
+    assert pipeline._complaint(failures, {}).exit_code == TrustError.exit_code
+    some = pipeline._complaint(failures, {"c": {}})
+    assert isinstance(some, IncompleteError)
+    assert "'a', 'b': bad" in some.message

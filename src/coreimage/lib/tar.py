@@ -1,13 +1,14 @@
 """Tar streams: read members with safe names, rewrite them, write archives that never vary.
 
-Output is PAX with extended headers only where the ustar fields are too small or a member has
-extended attributes; owners are numeric. Source: POSIX.1-2017, pax, "pax Interchange Format".
+Output is GNU format, in which old recoveries read names of any length and bytes; only members with
+extended attributes have PAX headers, which those skip. Owners are numeric. Source: POSIX.1-2017,
+pax, "pax Interchange Format", and GNU tar's manual, "Basic Tar Format".
 """
 
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from coreimage.errors import DataError
 from coreimage.lib.files import Reader
@@ -52,13 +53,21 @@ def members(tar: tarfile.TarFile, *, archive: str) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+class _Writer(tarfile.TarFile):
+    """Writes each member in the plainest format that holds it."""
+
+    def addfile(self, tarinfo: tarfile.TarInfo, fileobj: Any = None) -> None:
+        self.format = tarfile.PAX_FORMAT if tarinfo.pax_headers else tarfile.GNU_FORMAT
+        super().addfile(tarinfo, fileobj)
+
+
 @contextmanager
 def writing(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
     """Yield a tar archive that is written to `stream` in one pass."""
-    with tarfile.open(
+    with _Writer.open(
         fileobj=stream,
         mode="w|",
-        format=tarfile.PAX_FORMAT,
+        format=tarfile.GNU_FORMAT,
         bufsize=1 << 20,
         encoding=_ENCODING,
     ) as tar:

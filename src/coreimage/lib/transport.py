@@ -139,9 +139,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Follow redirects to web servers only."""
+        """Follow redirects to web servers only, and from TLS to no other."""
         scheme = urlsplit(urljoin(req.full_url, newurl)).scheme
-        if scheme not in SCHEMES:
+        downgraded = urlsplit(req.full_url).scheme == "https" and scheme != "https"
+        if scheme not in SCHEMES or downgraded:
             fp.close()
             raise UnavailableError(f"'{req.full_url}' redirects to '{newurl}', which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

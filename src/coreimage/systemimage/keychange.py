@@ -90,6 +90,7 @@ def carry_out(
     Returns the change and what must be signed elsewhere.
     """
     with keyrings.locked(workspace, "keyring"):
+        keyrings.pin_published(workspace, now=now)
         change = make()
         if directory is not None:
             return change, prepare(workspace, change, directory)

@@ -1,5 +1,6 @@
 """The server's own keys: made once, published as keyring tarballs, renewed before they expire."""
 
+import filecmp
 import io
 import lzma
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +70,7 @@ def generate(workspace: Workspace, *, progress: Progress, now: datetime) -> list
                 progress.note(f"making the {level} key, {bits} bits")
                 store.generate(level)
         settle(workspace)
+        pin_published(workspace, now=now)
         due = [level for level in KeyringType if _is_due(workspace, level, now)]
         due = [level for level in due if _can_renew(workspace, level, now, progress)]
         tarballs = {
@@ -117,6 +119,29 @@ def _put_device_keyrings(edit: tree.Edit, tarball: bytes, *, now: datetime) -> N
 def _pin(workspace: Workspace, tarball: bytes) -> None:
     workspace.archive_master.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(workspace.archive_master, tarball)
+
+
+def pin_published(workspace: Workspace, *, now: datetime) -> None:
+    """Pin the published archive-master keyring, if one that is pinned has signed it.
+
+    That is the last step of its rotation, and makes one whole that was interrupted before it.
+    """
+    tarball, pinned = published(workspace, KeyringType.ARCHIVE_MASTER), workspace.archive_master
+    if not (tarball.is_file() and pinned.is_file()) or filecmp.cmp(tarball, pinned, shallow=False):
+        return
+    with files.scratch_directory(workspace.cache) as scratch:
+        ring = trust.pin_keyring(pinned, directory=scratch, now=now).keyring
+        trust.load_keyring(
+            tarball,
+            Path(f"{tarball}.asc"),
+            expected=KeyringType.ARCHIVE_MASTER,
+            keyring=ring.rename(scratch / "pinned.gpg"),
+            blacklist=None,
+            level=KeyringType.ARCHIVE_MASTER,
+            directory=scratch,
+            now=now,
+        )
+    _pin(workspace, tarball.read_bytes())
 
 
 def settle(workspace: Workspace) -> list[KeyringType]:

@@ -32,7 +32,7 @@ _DEVICE_FILE = "{series}-preinstalled-{product}-{arch}.device.tar.gz"
 
 GENERATORS: Mapping[str, Generator] = {
     "cdimage-rootfs": Generator(
-        revision=1,
+        revision=2,
         # Devices may have an arch of their own such as amd64.azure; their root file system is
         # that of amd64.
         file="{series}-preinstalled-{product}-{base_arch}.tar.gz",

@@ -12,7 +12,7 @@ from coreimage.config import PublicServer
 from coreimage.lib import tar
 
 NAME = "version"
-REVISION = 1
+REVISION = 2
 _SETTINGS = "system/etc/system-image"
 
 

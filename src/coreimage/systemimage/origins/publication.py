@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from coreimage.errors import ConfigError
@@ -122,7 +123,7 @@ def publisher_keys(context: Context, path: Path) -> Path:
         raise ConfigError(
             f"channel '{context.channel}': keyring '{path}' cannot be read: {error.strerror}"
         ) from error
-    target = context.scratch / f"publisher-{len(list(context.scratch.iterdir()))}.gpg"
+    target = context.scratch / f"publisher-{sha256(data).hexdigest()[:16]}.gpg"
     target.write_bytes(openpgp.dearmor(data, name=str(path)))
     return target
 

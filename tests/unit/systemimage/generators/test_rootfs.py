@@ -98,6 +98,15 @@ def test_names_of_any_bytes_and_lengths_are_kept() -> None:
     }
 
 
+def test_old_readers_get_names_without_pax_headers() -> None:
+    """The original wrote GNU format; readers of its time skip PAX headers."""
+    names = ["usr/share/ca-certificates/Főtanúsítvány.crt", "long/" * 60 + "end"]
+    data = rewritten([member(name, data=b"x") for name in names])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert not any(each.pax_headers for each in tar.getmembers())
+    assert all(f"system/{name}".encode() in data for name in names)
+
+
 def test_the_same_input_gives_the_same_bytes() -> None:
     assert rewritten(rootfs_members()) == rewritten(rootfs_members())
 
