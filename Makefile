@@ -7,13 +7,17 @@ RELEASE ?= 13
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup image boot test test-long check lint format docs bench clean
+.PHONY: help setup test-setup image boot test test-long check lint format docs bench clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: ## Install Debian packages, the virtual environment and the project
 	@tools/setup
+
+test-setup:
+	@tools/setup tools/apt-packages-test
+	@tools/grub-modules grub-efi-arm64-bin
 
 image: setup workspace/coreimage.toml ## Build, publish, import and flash: ./x86.img
 	@$(BIN)/coreimage pipeline run debian-core --release $(RELEASE) --channel edge --output $(IMAGE)
@@ -25,11 +29,11 @@ boot: ## Start ./x86.img with its console in this terminal
 	@test -s $(IMAGE) || $(MAKE) --no-print-directory image
 	@$(BIN)/coreimage boot $(IMAGE)
 
-test: setup ## Run every check: lint, types, tests, and the journey with booted machines
+test: test-setup ## Run every check: lint, types, tests, and the journey with booted machines
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not long' tests
 
-test-long: ## Run also the series that take long
+test-long: test-setup ## Run also the series that take long
 	@tools/setup tools/apt-packages-long
 	@$(BIN)/python -m pytest -m long tests
 

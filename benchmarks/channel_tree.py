@@ -5,6 +5,10 @@ whole commands: wall and CPU seconds, and the memory of the largest process. Onl
 are not real, and the signatures of files that no command looks at. About five minutes.
 
     python benchmarks/channel_tree.py [--json FILE] [--tree 200x100]...
+
+CPU seconds, two cores under load: with 1 device of 100 images and with 1 of 1 000, hide 0.40 and
+0.42, phase 0.48 and 0.61, copy 0.53 and 0.58, refresh 0.40 and 0.45, missing 0.37 and 0.47, gc 0.42
+and 0.52; memory 52 and 62 MiB. Starting the program is 0.15 of it.
 """
 
 import argparse

@@ -5,7 +5,7 @@ real programs of this machine, a sparse one of several GiB, trees of many images
 Each import is a process of its own. Beside the figures stand those of the original server, which
 were measured on this kind of machine with a root file system of 459 MB.
 
-    python benchmarks/import.py [--quick] [--json FILE]
+    python benchmarks/import.py [--quick] [--only size|level|tree] [--json FILE]
 """
 
 import argparse
@@ -323,19 +323,20 @@ def by_tree(folder: Path, *, quick: bool) -> Iterator[Cost]:
     yield measure("the same, nothing new", mirror)
 
 
+_KINDS = {"size": by_size, "level": by_level, "tree": by_tree}
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small trees, to see that it works")
+    parser.add_argument("--only", choices=list(_KINDS), help="measure only this")
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="coreimage-bench-", dir="/var/tmp"))
     try:
-        costs = [
-            *by_size(folder, quick=options.quick),
-            *by_level(folder, quick=options.quick),
-            *by_tree(folder, quick=options.quick),
-        ]
+        kinds = [_KINDS[options.only]] if options.only else list(_KINDS.values())
+        costs = [cost for kind in kinds for cost in kind(folder, quick=options.quick)]
     finally:
         shutil.rmtree(folder)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs\n")

@@ -194,7 +194,9 @@ def ensure_build(
         (requested,) = request_builds(workspace, [selection], fingerprint=fingerprint)
     place = folder.folder_of(workspace, requested.id)
     progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
-    argv = executor.rootfs_argv(requested.request, place.partial)
+    # Whoever insists on a build does not want the artifacts of an earlier one.
+    options = ["--no-cache"] if force else []
+    argv = executor.rootfs_argv(requested.request, place.partial, options)
     built = executor.run_build(workspace, requested.id, argv=argv, progress=progress, echo=echo)
     return built, True
 

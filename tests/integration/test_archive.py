@@ -76,6 +76,51 @@ def test_what_would_be_installed(made: PackageArchive, tmp_path: Path) -> None:
     assert found.published_at == PUBLISHED
 
 
+def kept(
+    made: PackageArchive, tmp_path: Path, name: str, *, keyring: Path | None = None
+) -> Resolution:
+    """Ask in a scratch folder of its own, with lists that are kept between the asking."""
+    write(tmp_path / "definitions/tiny", DEFINITION)
+    selection = select("tiny", "13", "amd64", [tmp_path / "definitions"])
+    settings = ArchiveSettings(mirror=made.uri, keyring=keyring or made.key.keyring)
+    scratch = tmp_path / name
+    scratch.mkdir()
+    found = find_archive(selection, settings, scratch)
+    return resolve(selection, found, scratch, keep=tmp_path / "kept")
+
+
+def test_lists_that_are_kept_are_checked_and_follow_the_archive(
+    made: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.publish(PACKAGES)
+    first = kept(made, tmp_path, "first")
+    with monkeypatch.context() as patched:
+        patched.setattr(archive, "_installed", lambda *_: pytest.fail("it is known"))
+        assert kept(made, tmp_path, "again") == first
+    made.publish({**PACKAGES, "library": {"Depends": "unrelated"}})
+    second = kept(made, tmp_path, "changed")
+    assert {each.name for each in second.packages} - {each.name for each in first.packages} == {
+        "unrelated"
+    }
+
+
+def test_lists_that_are_kept_are_not_believed_for_that(
+    made: PackageArchive, tmp_path: Path
+) -> None:
+    made.publish(PACKAGES)
+    kept(made, tmp_path, "first")
+    good = made.key.keyring.read_bytes()
+    # The same path, so that the kept lists are the same ones.
+    made.key.keyring.write_bytes(
+        Path("/usr/share/keyrings/debian-archive-keyring.gpg").read_bytes()
+    )
+    try:
+        with pytest.raises(TrustError):
+            kept(made, tmp_path, "other-key")
+    finally:
+        made.key.keyring.write_bytes(good)
+
+
 def test_the_newest_suite_gives_the_time(made: PackageArchive, tmp_path: Path) -> None:
     made.publish(PACKAGES)
     later = PUBLISHED + timedelta(days=3)

@@ -20,7 +20,8 @@ from coreimage.errors import CoreImageError, NotFoundError, TrustError, Unavaila
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
 from coreimage.systemimage import channels, mirror, tree
-from coreimage.systemimage.mirror import MirrorResult, Wish
+from coreimage.systemimage.mirror import MirrorResult
+from coreimage.systemimage.mirrorplan import Wish
 from tests.integration import channel_tree as server
 from tests.integration import liar
 from tests.integration.liar import Liar
@@ -314,7 +315,7 @@ import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import mirror
+from coreimage.systemimage import mirror, mirrorplan
 from tests.integration.channel_tree import NOW
 
 budget = int(sys.argv[1])
@@ -329,7 +330,7 @@ def counted(descriptor):
 
 os.fsync = counted
 mirror.mirror(
-    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=mirror.Wish(),
+    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=mirrorplan.Wish(),
     grace=timedelta(days=7), progress=Silent(), now=NOW,
 )
 """

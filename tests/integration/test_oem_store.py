@@ -15,7 +15,7 @@ from coreimage.flasher.oem.archive import write_archive
 from coreimage.flasher.oem.package import OemPackage, load_oem
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import store
+from coreimage.systemimage import store, upkeep
 from tests.integration import channel_tree, liar
 from tests.integration.channel_tree import NOW
 
@@ -165,7 +165,8 @@ def test_an_index_that_expired_is_refused_until_it_is_renewed(tmp_path: Path) ->
     with pytest.raises(TrustError, match="expired"):
         found(made, tmp_path, "board", late=late)
     assert store.refresh(made, now=NOW - early + store.LIFETIME / 3) == []
-    assert store.refresh(made, now=NOW) == ["default"]
+    upkeep.keep_up(made, progress=Silent(), now=NOW)
+    assert store.refresh(made, now=NOW) == []
     assert found(made, tmp_path, "board", late=late).info.version == "3"
     assert len(list((made.channel_tree / "store/default/states").iterdir())) == 3
 

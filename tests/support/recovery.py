@@ -19,7 +19,7 @@ class Inode:
     """What a name leads to; `attributes` are None for a directory that tar made by itself."""
 
     kind: str
-    attributes: Mapping[str, Any] | None = None
+    attributes: dict[str, Any] | None = None
     content: bytes | str = b""
     mtime: object = None
     children: dict[str, "Inode"] = field(default_factory=dict)
@@ -88,7 +88,10 @@ class Recovery:
                 found = folder.children[name] = Inode("directory")
                 folder.mtime = next(_clock)
             assert found.kind == "directory", f"{member.name} is in the way of a directory"
+            # Unpacking over a directory takes no extended attributes away.
+            before = (found.attributes or {}).get("xattrs", {})
             found.attributes = _attributes(member)
+            found.attributes["xattrs"] = {**before, **found.attributes["xattrs"]}
             return found, _time(member)
         assert found is None or found.kind != "directory", f"{member.name} is a directory"
         folder.children[name] = (

@@ -1,9 +1,11 @@
 """A definition with every kind of file, built for real."""
 
+import os
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +98,7 @@ class Ground:
     definition: Path
 
     def build(
-        self, output: Path, *words: str, status: int = 0, product: Product | None = None
+        self, output: Path, *words: str | Path, status: int = 0, product: Product | None = None
     ) -> str:
         """Build `tiny` and return what was said."""
         argv = ["rootfs", "build", "tiny", "--device", "box", "--output", output, *words]
@@ -225,3 +227,51 @@ def test_a_definition_with_every_kind_of_file(tiny: Ground, ground: Path) -> Non
         output = other.folder / "out"
         tiny.build(output, *words, "--no-cache", product=other)
         assert sums(output, "livecd.*") == sums(tiny.folder / "out", "livecd.*")
+
+
+def test_the_cache_a_lock_and_what_they_say(tiny: Ground) -> None:
+    words = ("--extra-archive", "named:950")
+    workspace = ["--workspace", tiny.folder / "workspace"]
+    first = sums(tiny.folder / "out", "livecd.*")
+    lock = tiny.folder / "out/livecd.tiny.lock.json"
+
+    said = tiny.build(tiny.folder / "again", *words)
+    assert "nothing changed" in said
+    assert sums(tiny.folder / "again", "livecd.*") == first
+
+    shutil.rmtree(tiny.folder / "workspace/cache/images")
+    said = tiny.build(tiny.folder / "locked", "--locked", lock, *words)
+    assert "packages did not change" in said
+    assert sums(tiny.folder / "locked", "livecd.*") == first
+
+    hook = tiny.definition / "hooks/10-late.chroot"
+    before = hook.read_text()
+    hook.write_text(f"{before}echo changed > /etc/changed\n")
+    explain = ["rootfs", "explain-cache", "tiny", "--device", "box", *words, *workspace]
+    verdicts = {each["stage"]: each for each in tiny.product.json(*explain)}
+    assert [verdicts[name]["hit"] for name in ("packages", "package stage", "image")] == [
+        *(True, True, False)
+    ]
+    (difference,) = verdicts["image"]["differences"]
+    assert difference.startswith("hooks/10-late.chroot was program ")
+    said = tiny.build(tiny.folder / "refused", "--locked", lock, *words, status=65)
+    assert "file 'hooks/10-late.chroot' has changed" in said
+    said = tiny.build(tiny.folder / "changed", *words)
+    assert "packages did not change" in said
+    files = content(tiny.folder / "changed/livecd.tiny.rootfs.tar.gz")
+    assert files["etc/changed"] == b"changed\n"
+    hook.write_text(before)
+
+
+def test_a_full_disk_is_named(tiny: Ground) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system here")
+    mount = 'mkdir -p small; mount -t tmpfs -o size=8m none small; exec "$@"'
+    full = replace(tiny.product, prefix=["unshare", "--mount", "sh", "-ec", mount, "sh"])
+    said = tiny.build(tiny.folder / "small/out", "--no-cache", status=1, product=full)
+    assert "no space" in said
+    assert "hint: free some space" in said
+    full = replace(full, environment={"TMPDIR": str(tiny.folder / "small")})
+    said = tiny.build(tiny.folder / "out-of-room", "--no-cache", status=1, product=full)
+    assert "no space for the tree" in said
+    assert not (tiny.folder / "out-of-room").exists()

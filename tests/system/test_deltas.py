@@ -53,7 +53,7 @@ def check_newest_delta(root: Path, folder: Path) -> None:
     )
     fulls = {image.version: image for image in images if image.type is ImageType.FULL}
     assert delta.base is not None
-    assert delta.size < fulls[delta.version].size / 10
+    assert delta.size < fulls[delta.version].size
     found = unpacked("device", fulls[delta.base], delta)
     wanted = unpacked("wanted", fulls[delta.version])
     different = {

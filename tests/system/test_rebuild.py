@@ -88,6 +88,9 @@ def test_another_user_on_another_host_gets_the_same_image_and_disk(
         assert run.run(["cmp", road.disk, disk], check=False).status == 0
         leftovers = [each for each in other.folder.iterdir() if each.name.startswith(".scratch-")]
         assert not leftovers
+        if os.geteuid() == 0:
+            room = Path(tempfile.gettempdir(), f"coreimage-{pwd.getpwnam(USER).pw_uid}")
+            assert not list(room.iterdir())
 
 
 def _epoch(road: Road) -> int:

@@ -51,13 +51,14 @@ def mirror(
     """
     from coreimage.cli.space import load_space
     from coreimage.systemimage import mirror as mirrors
+    from coreimage.systemimage.mirrorplan import Wish
 
     pinned = archive_master or load_space(workspace).archive_master
     result = mirrors.mirror(
         source,
         target,
         archive_master=pinned,
-        wish=mirrors.Wish(channels=channel or (), devices=device or ()),
+        wish=Wish(channels=channel or (), devices=device or ()),
         grace=timedelta(days=grace),
         progress=progress(),
         now=datetime.now(UTC),

@@ -71,12 +71,20 @@ def build_cache(workspace: "Workspace | None") -> "Cache":
     """Return the workspace's cache; without one, the user's own."""
     import os
 
+    from coreimage.errors import RightsError
     from coreimage.rootfs.cache import Cache
 
     if workspace is not None:
         return Cache(folder=workspace.cache, settings=workspace.settings.cache)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Cache(folder=Path(home) / "coreimage")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "coreimage")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RightsError(
+            f"there is no place for the cache: '{folder}': {error.strerror}",
+            hint="set XDG_CACHE_HOME to a folder of yours, or work in a workspace",
+        ) from error
+    return Cache(folder=folder)
 
 
 def extra_archives(

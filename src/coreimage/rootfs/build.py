@@ -339,7 +339,7 @@ def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:
         "fingerprint": inputs.fingerprint(),
         "source_date_epoch": notes["epoch"],
         **{key: notes[key] for key in ("kernel", "entries", "rootfs_bytes", "device_bytes")},
-        "packages": [[each.file, each.sha256] for each in inputs.resolution.packages],
+        "packages": sorted([each.file, each.sha256] for each in inputs.resolution.packages),
         "sha256": digests,
     }
     write_atomically(job.path("record"), json.dumps(record, indent=1) + "\n")

@@ -25,10 +25,17 @@ for name in dev proc; do
     [ -d "$root/$name" ] || mkdir "$root/$name"
 done
 mount -t tmpfs -o mode=755 none "$root/dev"
-for name in null zero full random urandom tty; do
+for device in null=3 zero=5 full=7 random=8 urandom=9; do
+    name=${device%=*}
+    # As root it must not be this machine's own: packages may change its mode.
+    mknod -m 666 "$root/dev/$name" c 1 "${device#*=}" 2> /dev/null && continue
     : > "$root/dev/$name"
     mount --bind "/dev/$name" "$root/dev/$name"
 done
+mknod -m 666 "$root/dev/tty" c 5 0 2> /dev/null || {
+    : > "$root/dev/tty"
+    mount --bind /dev/tty "$root/dev/tty"
+}
 mkdir "$root/dev/shm" "$root/dev/pts"
 chmod 1777 "$root/dev/shm"
 ln -s /proc/self/fd "$root/dev/fd"

@@ -6,27 +6,24 @@ only, then has nothing to decompress. Source: deb(5), ar(5), deb-control(5).
 
 import io
 import lzma
-import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from debian.deb822 import Deb822
 
 from coreimage.errors import DataError
 from coreimage.lib import run
-from coreimage.lib.files import CHUNK
+from coreimage.lib.files import CHUNK, copy_stream
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
-_MAX_CONTROL = 64 << 20
+_T = TypeVar("_T")
 _NAME = re.compile(r"\s*([a-z0-9][a-z0-9+.-]*)")
 
 
@@ -86,32 +83,48 @@ class Deb:
         return [name for names in self.relations("Provides") for name in names]
 
 
-def unpack_all(paths: Iterable[Path], folder: Path) -> list[Deb]:
-    """Write packages without compression into a folder, under the same names; return them."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        # The longest first: none of them is to be alone at the end.
-        jobs = sorted(paths, key=lambda path: -path.stat().st_size)
-        return list(pool.map(partial(unpack, folder=folder), jobs))
+def read_all(paths: Iterable[Path]) -> list[Deb]:
+    """Read what packages say of themselves; raises DataError."""
+    return [_reading(path, _read) for path in paths]
 
 
-def unpack(path: Path, folder: Path) -> Deb:
-    """Write one package without compression into a folder; raises DataError."""
-    target = folder / path.name
+def unpack(deb: Deb, target: Path) -> None:
+    """Write a package without compression into a folder, under the same name."""
+    _reading(deb.path, lambda source: _unpack(source, target / deb.path.name))
+
+
+def _reading(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
     try:
-        with path.open("rb") as source, target.open("wb") as output:
-            members = {each.name: each for each in _members(source)}
-            version = members["debian-binary"]
-            control = _only(members, "control.tar")
-            data = _only(members, "data.tar")
-            output.write(_MAGIC)
-            output.write(_header("debian-binary", 4) + b"2.0\n")
-            _write_member(source, control, "control.tar", output)
-            _write_member(source, data, "data.tar", output)
-        return Deb(path=target, fields=_control(target), time=version.time)
+        with path.open("rb") as source:
+            return read(source)
     except (OSError, KeyError, ValueError, EOFError, lzma.LZMAError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(f"'{path.name}' is no package: {error}") from error
+
+
+def _read(source: BinaryIO) -> Deb:
+    members = {each.name: each for each in _members(source)}
+    text = io.BytesIO()
+    _copy_member(source, _only(members, "control.tar"), text)
+    fields = _control(text.getvalue())
+    return Deb(path=Path(source.name), fields=fields, time=members["debian-binary"].time)
+
+
+def _unpack(source: BinaryIO, target: Path) -> None:
+    members = {each.name: each for each in _members(source)}
+    with target.open("wb") as output:
+        output.write(_MAGIC + _header("debian-binary", 4) + b"2.0\n")
+        for name in ("control.tar", "data.tar"):
+            begin = output.tell()
+            output.write(_header(name, 0))
+            _copy_member(source, _only(members, name), output)
+            end = output.tell()
+            size = end - begin - _HEADER
+            output.seek(begin)
+            output.write(_header(name, size))
+            output.seek(end)
+            output.write(b"\n" * (size % 2))
 
 
 def built_at(path: Path) -> int:
@@ -148,33 +161,28 @@ def _header(name: str, size: int) -> bytes:
     return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{size:<10}`\n".encode()
 
 
-def _write_member(source: BinaryIO, member: _Member, name: str, output: BinaryIO) -> None:
-    begin = output.tell()
-    output.write(_header(name, 0))
+def _copy_member(source: BinaryIO, member: _Member, output: BinaryIO) -> None:
+    """Write a member without its compression."""
     if member.name.endswith(".zst"):
         # What dpkg-deb puts out is the same; Python learns to read zstd in version 3.14.
-        option = "--ctrl-tarfile" if name == "control.tar" else "--fsys-tarfile"
-        output.flush()
-        run.run(["dpkg-deb", option, source.name], stdout=output)
-        output.seek(0, os.SEEK_END)
-    else:
-        decompressor = _decompressor(member.name)
-        source.seek(member.offset)
-        left = member.size
-        while left:
-            chunk = source.read(min(left, CHUNK))
-            if not chunk:
-                raise ValueError("it is cut short")
-            left -= len(chunk)
-            output.write(decompressor.decompress(chunk))
-        if not getattr(decompressor, "eof", True):
-            raise ValueError(f"its {member.name} is cut short")
-    end = output.tell()
-    size = end - begin - _HEADER
-    output.seek(begin)
-    output.write(_header(name, size))
-    output.seek(end)
-    output.write(b"\n" * (size % 2))
+        option = "--ctrl-tarfile" if member.name.startswith("control") else "--fsys-tarfile"
+        with run.start(["dpkg-deb", option, source.name], stdout=run.PIPE) as process:
+            assert process.stdout is not None  # noqa: S101  PIPE was asked for
+            copy_stream(process.stdout, output)
+        if process.returncode:
+            raise ValueError(f"dpkg-deb failed, {run.describe_status(process.returncode)}")
+        return
+    decompressor = _decompressor(member.name)
+    source.seek(member.offset)
+    left = member.size
+    while left:
+        chunk = source.read(min(left, CHUNK))
+        if not chunk:
+            raise ValueError("it is cut short")
+        left -= len(chunk)
+        output.write(decompressor.decompress(chunk))
+    if not getattr(decompressor, "eof", True):
+        raise ValueError(f"its {member.name} is cut short")
 
 
 def _decompressor(name: str) -> _Decompressor:
@@ -187,13 +195,9 @@ def _decompressor(name: str) -> _Decompressor:
     raise ValueError(f"its '{name}' is compressed in a way that is not known")
 
 
-def _control(path: Path) -> dict[str, str]:
-    with path.open("rb") as source:
-        member = next(each for each in _members(source) if each.name == "control.tar")
-        source.seek(member.offset)
-        text = io.BytesIO(source.read(min(member.size, _MAX_CONTROL)))
+def _control(data: bytes) -> dict[str, str]:
     try:
-        with tarfile.open(fileobj=text, mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for each in archive:
                 if each.name.removeprefix("./") == "control":
                     reader = archive.extractfile(each)
@@ -285,24 +289,25 @@ def _closure(debs: Sequence[Deb], known: Mapping[str, list[Deb]], *kinds: str) -
 
 
 def excluded_members(
-    debs: Iterable[Deb], exclude: Sequence[str], include: Sequence[str]
+    plain: Iterable[Path], exclude: Sequence[str], include: Sequence[str]
 ) -> list[str]:
-    """Return the members of packages that dpkg's path filters leave out (dpkg(1), --path-exclude).
+    """Return the members of plain packages that dpkg's path filters leave out.
 
-    All of dpkg's patterns are looked at in order; here, as in our definitions, includes come last.
+    See --path-exclude in dpkg(1), which looks at all patterns in order; in our definitions, the
+    includes come last.
     """
     if not exclude:
         return []
     names: set[str] = set()
-    for deb in debs:
-        with deb.path.open("rb") as source:
+    for path in plain:
+        with path.open("rb") as source:
             member = next(each for each in _members(source) if each.name == "data.tar")
             source.seek(member.offset)
             with tarfile.open(fileobj=source, mode="r|") as archive:
                 for each in archive:
-                    path = "/" + each.name.removeprefix("./").rstrip("/")
-                    if any(fnmatchcase(path, pattern) for pattern in exclude) and not any(
-                        fnmatchcase(path, pattern) for pattern in include
+                    name = "/" + each.name.removeprefix("./").rstrip("/")
+                    if any(fnmatchcase(name, pattern) for pattern in exclude) and not any(
+                        fnmatchcase(name, pattern) for pattern in include
                     ):
                         names.add(each.name)
     return sorted(names)

@@ -18,7 +18,11 @@ def describe_plan(
         **_identity(selection),
         "steps": [
             {"stage": stage, "title": step.title, "where": step.where, "argv": list(step.argv)}
-            for stage, steps in (("packages", plan.packages), ("late", plan.late))
+            for stage, steps in (
+                ("packages", plan.essential),
+                ("packages", plan.packages),
+                ("late", plan.late),
+            )
             for step in steps
         ],
         "environment": {key: each for key, each in plan.env.items() if key != "SOURCE_DATE_EPOCH"},

@@ -70,7 +70,51 @@ esac
 mkdir -p /run/coreimage
 echo "$*" >> "/run/coreimage/${0##*/}"
 """
-STUBS = {"/usr/sbin/update-initramfs": _STUB}
+_COMPILE_STUB = """\
+#!/bin/sh
+# Modules are compiled once, when all packages are set up.
+case "$*" in
+    *-O* | *-X* | *\\* | '') exec "/dev/${0##*/}.real" "$@" ;;
+esac
+mkdir -p /run/coreimage
+echo "$*" >> "/run/coreimage/${0##*/}"
+"""
+STUBS = {"/usr/bin/py3compile": _COMPILE_STUB, "/usr/sbin/update-initramfs": _STUB}
+# py3compile starts one interpreter to find files and one to compile them, for each package. Here
+# all find theirs in one process, and share the compiling one; where py3compile is another one than
+# is known, it is run as often as it was asked for.
+_COMPILE = """\
+import importlib.machinery, importlib.util, subprocess, sys
+
+class Kept(dict):
+    def values(self):
+        return ()
+
+program = "/usr/bin/py3compile"
+with open("/run/coreimage/py3compile") as file:
+    calls = list(dict.fromkeys(line.rstrip() for line in file))
+loader = importlib.machinery.SourceFileLoader("py3compile", program)
+spec = importlib.util.spec_from_loader("py3compile", loader)
+sys.dont_write_bytecode = True
+module = importlib.util.module_from_spec(spec)
+loader.exec_module(module)
+if not (module.__dict__.get("WORKERS") == module.__dict__.get("STDINS") == {}):
+    for call in calls:
+        subprocess.run([program, *call.split()], check=True)
+    sys.exit()
+module.WORKERS = Kept()
+for call in calls:
+    sys.argv = [program, *call.split()]
+    try:
+        module.main()
+    except SystemExit as end:
+        if end.code:
+            raise
+for worker in dict.values(module.WORKERS):
+    worker.communicate()
+    if worker.returncode:
+        sys.exit(worker.returncode)
+"""
 _LAY_OVER = ["tar", "--extract", "--file=-", "--directory=/"]
 
 
@@ -125,8 +169,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootfsPlan:
-    """The steps of both stages, the environment of all of them, and where things lie."""
+    """The steps of both stages, the environment of all of them, and where things lie.
 
+    The package stage is `essential`, which needs the essential packages only, and `packages`.
+    """
+
+    essential: Sequence[Step]
     packages: Sequence[Step]
     late: Sequence[Step]
     env: Mapping[str, str]
@@ -146,7 +194,9 @@ def pack_argv(epoch: int) -> list[str]:
         *["tar", "--create", "--file=-", "--sort=name", "--numeric-owner", "--one-file-system"],
         *["--format=pax", f"--mtime=@{epoch}", "--clamp-mtime"],
         *["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"],
-        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*", "."],
+        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*"],
+        # Names as they are published, so that headers can be passed on; links stay as they are.
+        *["--transform=s,^\\./\\(.\\),\\1,S", "."],
     ]
 
 
@@ -166,7 +216,8 @@ def plan_build(
     layout = Layout(scratch=scratch, tree=temporary / "tree")
     epoch = int(published_at.timestamp())
     return RootfsPlan(
-        packages=_package_steps(selection, layout),
+        essential=_essential_steps(selection, layout),
+        packages=_package_steps(layout),
         late=_late_steps(selection, archive.apt_files(), layout),
         env={
             "SOURCE_DATE_EPOCH": str(epoch),
@@ -182,9 +233,7 @@ def plan_build(
     )
 
 
-def _package_steps(selection: Selection, layout: Layout) -> list[Step]:
-    debs = {_DEBS: layout.debs}
-    stubs = {program: layout.stub(program) for program in STUBS}
+def _essential_steps(selection: Selection, layout: Layout) -> list[Step]:
     return [
         Step(
             title="lay out the tree",
@@ -200,10 +249,17 @@ def _package_steps(selection: Selection, layout: Layout) -> list[Step]:
         Step(
             title="install the essential packages",
             argv=_shell(f"{_DPKG} --force-depends --install {_DEBS}/essential/*.deb"),
-            binds=debs,
+            binds={_DEBS: layout.debs},
         ),
         Step(title="includes before packages", argv=_LAY_OVER, stdin=layout.overlay("early")),
         *_early_steps(selection),
+    ]
+
+
+def _package_steps(layout: Layout) -> list[Step]:
+    debs = {_DEBS: layout.debs}
+    stubs = {program: layout.stub(program) for program in STUBS}
+    return [
         Step(title="install what others need first", argv=_shell(_GROUPS), binds=debs),
         Step(
             title="unpack the other packages",
@@ -214,6 +270,10 @@ def _package_steps(selection: Selection, layout: Layout) -> list[Step]:
             title="set up the packages",
             argv=_shell(f"{_DPKG} --configure --pending"),
             binds=stubs,
+        ),
+        Step(
+            title="compile Python modules",
+            argv=_shell(f'[ ! -e {_LATER}/py3compile ] || exec python3 -c "$1"', _COMPILE),
         ),
         Step(title="make the initramfs", argv=_shell(_INITRAMFS)),
         Step(title="mark what is there for others", argv=_LAY_OVER, stdin=layout.overlay("marks")),
@@ -284,7 +344,7 @@ def _shell(script: str, *words: str) -> list[str]:
 
 def step_lines(plan: RootfsPlan) -> Iterable[str]:
     """Yield the steps of a plan as text, those of the second stage after an empty line."""
-    for number, steps in enumerate((plan.packages, plan.late)):
+    for number, steps in enumerate(([*plan.essential, *plan.packages], plan.late)):
         if number:
             yield ""
         for step in steps:

@@ -97,7 +97,7 @@ def _steps(selection: Selection, archive: Archive) -> tuple[list[Step], list[Ste
         scratch=Path("/scratch"),
         temporary=Path("/room"),
     )
-    return list(plan.packages), list(plan.late)
+    return [*plan.essential, *plan.packages], list(plan.late)
 
 
 def _plain(step: Step) -> list[object]:

@@ -5,20 +5,24 @@ loader, for u-boot `assets/dtbs` too, and the kernel's modules, firmware, config
 below `system/`.
 """
 
-import io
 import re
 import tarfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from coreimage.errors import DataError
 from coreimage.lib import tar
-from coreimage.lib.files import Reader
+from coreimage.lib.files import CHUNK, Reader
 from coreimage.model.hardware import Hardware
-from coreimage.rootfs.gzipped import gzip_file
+from coreimage.rootfs.blocks import (
+    BlockReader,
+    Member,
+    TarFile,
+    gzipped_tar,
+    members,
+    padded,
+)
 
 # What is looked at afterwards, by the field of the result that keeps it.
 _KEPT = {"var/lib/dpkg/status": "status", "etc/passwd": "passwd", "etc/group": "group"}
@@ -63,62 +67,67 @@ def split(
     for u-boot, which must have them; other boot loaders get them from the firmware.
     """
     result = SplitResult()
+    reader = BlockReader(stream)
     with ExitStack() as stack:
-        source = stack.enter_context(tar.reading(stream, archive="the built tree"))
-        system = stack.enter_context(_gzipped_tar(rootfs, level))
-        machine = stack.enter_context(_gzipped_tar(device, level)) if device else None
-        for member in tar.members(source, archive="the built tree"):
+        system = stack.enter_context(gzipped_tar(rootfs, level))
+        machine = stack.enter_context(gzipped_tar(device, level)) if device else None
+        for member in members(reader):
             if member.name.startswith("dev/") or (machine and _is_dropped(member.name)):
+                reader.skip(padded(member.size))
                 continue
             result.entries += 1
-            content = source.extractfile(member) if member.isreg() else None
-            place = _placed(member, result, bootloader) if machine else None
-            tar.plain(member)
-            if member.name in _KEPT and content is not None:
-                kept = content.read(_MAX_KEPT)
-                setattr(result, _KEPT[member.name], kept)
-                content = io.BytesIO(kept)
-            about = _COPYRIGHT.fullmatch(member.name) if member.size <= _MAX_COPYRIGHT else None
-            if about is not None and content is not None:
-                result.copyrights[about[1]] = content.read()
-                content = io.BytesIO(result.copyrights[about[1]])
-            if machine is None or place is None:
-                member.name = member.name or "."
+            name, link = _placed(member, result, bootloader) if machine else (None, member.link)
+            if machine is None or name is None:
                 result.rootfs_size += member.size
-                system.addfile(member, content)
+                system.write(member.rewritten(member.name or ".", link))
+                _pass_on(reader, member, system, result)
             else:
-                member.name = place
                 result.device_size += member.size
-                machine.addfile(member, content)
-        if machine is None:
-            return result
-        for kind in _ASSETS:
-            if kind not in result.kernels:
-                raise DataError(
-                    f"the built tree has no {kind} in /boot",
-                    hint="name a kernel package in the definition, or set device_tarball = false",
-                )
-        hardware = Hardware(
-            kernel=_ASSETS["vmlinuz"],
-            initrd=_ASSETS["initrd.img"],
-            bootloader=bootloader,
-            dtbs=_DTBS if result.has_dtbs else "",
-        )
-        text = hardware.to_yaml().encode()
-        machine.addfile(
-            tar.entry("hardware.yaml", mtime=epoch, mode=0o644, size=len(text)), io.BytesIO(text)
-        )
+                machine.write(member.rewritten(name, link))
+                _pass_on(reader, member, machine, result)
+        if machine is not None:
+            _add_hardware(machine, result, bootloader=bootloader, epoch=epoch)
     return result
 
 
-@contextmanager
-def _gzipped_tar(path: Path, level: int) -> Iterator[tarfile.TarFile]:
-    with gzip_file(path, level) as filtered, tar.writing(cast("BinaryIO", filtered)) as archive:
-        yield archive
+def _pass_on(reader: BlockReader, member: Member, target: TarFile, result: SplitResult) -> None:
+    """Copy the content of a member, and keep it where it is looked at afterwards."""
+    kept = _KEPT.get(member.name) if member.size <= _MAX_KEPT else None
+    about = _COPYRIGHT.fullmatch(member.name) if member.size <= _MAX_COPYRIGHT else None
+    if kept is not None or (about is not None and member.kind == tarfile.REGTYPE):
+        content = reader.take(padded(member.size))
+        if kept is not None:
+            setattr(result, kept, content[: member.size])
+        elif about is not None:
+            result.copyrights[about[1]] = content[: member.size]
+        target.write(content)
+        return
+    left = padded(member.size)
+    while left:
+        chunk = reader.take(min(left, CHUNK))
+        target.write(chunk)
+        left -= len(chunk)
 
 
-def _placed(member: tarfile.TarInfo, result: SplitResult, bootloader: str) -> str | None:
-    """Return where a member goes, as `_place` does, with its hard link pointed there too."""
+def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str, epoch: int) -> None:
+    for kind in _ASSETS:
+        if kind not in result.kernels:
+            raise DataError(
+                f"the built tree has no {kind} in /boot",
+                hint="name a kernel package in the definition, or set device_tarball = false",
+            )
+    hardware = Hardware(
+        kernel=_ASSETS["vmlinuz"],
+        initrd=_ASSETS["initrd.img"],
+        bootloader=bootloader,
+        dtbs=_DTBS if result.has_dtbs else "",
+    )
+    text = hardware.to_yaml().encode()
+    target.add(tar.entry("hardware.yaml", mtime=epoch, mode=0o644, size=len(text)), text)
+
+
+def _placed(member: Member, result: SplitResult, bootloader: str) -> tuple[str | None, str]:
+    """Return where a member goes, as `_place` does, and its hard link pointed there too."""
     kernel = _KERNEL.fullmatch(member.name)
     if kernel is not None:
         kind, release = kernel.groups()
@@ -131,16 +140,16 @@ def _placed(member: tarfile.TarInfo, result: SplitResult, bootloader: str) -> st
         result.kernels[kind] = release
     place = _place(member.name, bootloader)
     result.has_dtbs = result.has_dtbs or (place or "").startswith(f"{_DTBS}/")
-    if member.islnk():
-        target = _place(member.linkname, bootloader)
-        if (target is None) != (place is None) or _is_dropped(member.linkname):
-            raise DataError(
-                f"the built tree has a hard link '{member.name}' to '{member.linkname}', "
-                "which goes to another tarball",
-                hint="make it a symbolic link in a hook of the definition",
-            )
-        member.linkname = target or member.linkname
-    return place
+    if member.kind != tarfile.LNKTYPE:
+        return place, member.link
+    target = _place(member.link, bootloader)
+    if (target is None) != (place is None) or _is_dropped(member.link):
+        raise DataError(
+            f"the built tree has a hard link '{member.name}' to '{member.link}', "
+            "which goes to another tarball",
+            hint="make it a symbolic link in a hook of the definition",
+        )
+    return place, target or member.link
 
 
 def _place(name: str, bootloader: str) -> str | None:

@@ -1,7 +1,9 @@
 """Making a tree: packages laid out for dpkg, and the steps of a plan carried out."""
 
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -37,21 +39,43 @@ def install_packages(
     """Make the tree of the package stage."""
     layout = plan.layout
     layout.tree.mkdir(mode=0o755)
-    plain = layout.debs / "plain"
-    plain.mkdir(parents=True)
-    with progress.task("decompress packages", None, unit="steps"):
-        found = debs.unpack_all(packages, plain)
+    found = debs.read_all(packages)
     essential = debs.essentials(found)
-    groups = debs.install_order(found, essential)
-    definition = selection.definition
-    left_out = debs.excluded_members(essential, definition.exclude_paths, definition.include_paths)
-    layout.excluded.write_text("".join(f"{name}\n" for name in left_out))
-    _lay_out(layout.debs, [essential], ["essential"])
-    _lay_out(layout.debs, groups[:-1], [f"early/{n:03}" for n in range(len(groups) - 1)])
-    _lay_out(layout.debs, groups[-1:], ["last"])
+    *early, last = debs.install_order(found, essential)
+    groups = {
+        "essential": essential,
+        **{f"early/{number:03}": group for number, group in enumerate(early)},
+        "last": last,
+    }
+    _write_inputs(plan, selection, archive, found, essential)
+    with _decompressing(layout.debs, groups) as wait:
+        wait("essential")
+        definition = selection.definition
+        left_out = debs.excluded_members(
+            sorted((layout.debs / "essential").iterdir()),
+            definition.exclude_paths,
+            definition.include_paths,
+        )
+        layout.excluded.write_text("".join(f"{name}\n" for name in left_out))
+        # One core installs them while the other goes on.
+        run_steps(plan, plan.essential, progress=progress)
+        for name in groups:
+            wait(name)
+        run_steps(plan, plan.packages, progress=progress)
+    shutil.rmtree(layout.debs)
+
+
+def _write_inputs(
+    plan: RootfsPlan,
+    selection: Selection,
+    archive: Archive,
+    found: Sequence[debs.Deb],
+    essential: Sequence[debs.Deb],
+) -> None:
+    """Write what steps take in that follows from the packages."""
     overlay.write_base(
         overlay.base_files(selection, archive),
-        layout.overlay("base"),
+        plan.layout.overlay("base"),
         plan.epoch,
         merged=any(each.name in ("usrmerge", "usr-is-merged") for each in found),
     )
@@ -59,19 +83,36 @@ def install_packages(
     automatic = {each.name for each in found} - manual - {*selection.packages}
     overlay.write_overlay(
         {"var/lib/apt/extended_states": overlay.marks(automatic, selection.arch)},
-        layout.overlay("marks"),
+        plan.layout.overlay("marks"),
         plan.epoch,
     )
-    run_steps(plan, plan.packages, progress=progress)
-    shutil.rmtree(layout.debs)
 
 
-def _lay_out(folder: Path, groups: Sequence[Sequence[debs.Deb]], names: Sequence[str]) -> None:
-    for name, group in zip(names, groups, strict=True):
-        place = folder / name
-        place.mkdir(parents=True)
-        for each in group:
-            each.path.rename(place / each.path.name)
+@contextmanager
+def _decompressing(
+    folder: Path, groups: Mapping[str, Sequence[debs.Deb]]
+) -> Iterator[Callable[[str], None]]:
+    """Decompress groups of packages on all cores, each into a folder of its name.
+
+    What is yielded waits for a group. Within a group the longest come first: none of them is to
+    be alone at the end.
+    """
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    jobs: dict[str, list[Future[None]]] = {}
+    try:
+        for name, group in groups.items():
+            place = folder / name
+            place.mkdir(parents=True)
+            longest = sorted(group, key=lambda deb: -deb.path.stat().st_size)
+            jobs[name] = [pool.submit(debs.unpack, each, place) for each in longest]
+
+        def wait(name: str) -> None:
+            for job in jobs[name]:
+                job.result()
+
+        yield wait
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def run_steps(plan: RootfsPlan, steps: Sequence[Step], *, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from coreimage.systemimage.generation import Maker
 from coreimage.systemimage.generators import keyring
 from coreimage.systemimage.pool import PoolFile, Recipe, SideCar
 
-_NAME, _REVISION = "delta", 1
+_NAME, _REVISION = "delta", 2
 _VERSION = "version"
 
 

@@ -6,14 +6,16 @@ from coreimage.config import Workspace
 from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keyrings, layout, orphans
+from coreimage.systemimage import channels, keyrings, layout, orphans, store
 
 
 def keep_up(workspace: Workspace, *, progress: Progress, now: datetime) -> None:
-    """Renew keyrings and channels.json before they expire, and remove what nobody can need.
+    """Renew keyrings, channels.json and stores before they expire; remove what nobody can need.
 
     Does nothing to a tree in which nothing was ever published.
     """
+    for name in store.refresh(workspace, now=now):
+        progress.note(f"the index of store '{name}' was signed anew")
     if layout.current_serial(workspace) is None:
         return
     keyrings.generate(workspace, progress=progress, now=now)

@@ -82,7 +82,7 @@ def test_early_steps_come_between_the_essential_packages_and_the_others(tmp_path
         preseed__a_DOT_cfg="x",
         ids__passwd="",
     )
-    names = titles(list(made.packages))
+    names = titles([*made.essential, *made.packages])
     begin = names.index("includes before packages")
     assert names[begin - 1] == "install the essential packages"
     assert names[begin + 1 : begin + 7] == [
@@ -97,12 +97,18 @@ def test_early_steps_come_between_the_essential_packages_and_the_others(tmp_path
     assert titles(list(made.late)) == ["includes", "remove what the build needed", "clear up"]
 
 
-def test_the_initramfs_is_put_off_until_all_packages_are_set_up(tmp_path: Path) -> None:
+def test_what_many_packages_ask_for_is_put_off_until_all_packages_are_set_up(
+    tmp_path: Path,
+) -> None:
     steps = plan(tmp_path).packages
     names = titles(list(steps))
     configure = steps[names.index("set up the packages")]
-    assert configure.binds == {"/usr/sbin/update-initramfs": Path("/scratch/stub-update-initramfs")}
-    assert names.index("make the initramfs") == names.index("set up the packages") + 1
+    assert configure.binds == {
+        "/usr/bin/py3compile": Path("/scratch/stub-py3compile"),
+        "/usr/sbin/update-initramfs": Path("/scratch/stub-update-initramfs"),
+    }
+    begin = names.index("set up the packages")
+    assert names[begin + 1 : begin + 3] == ["compile Python modules", "make the initramfs"]
 
 
 def test_extra_archives_are_gone_at_the_end(tmp_path: Path) -> None:

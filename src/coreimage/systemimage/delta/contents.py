@@ -28,13 +28,14 @@ class Node:
     """A file of any kind; hard links are names of one node.
 
     `digest` covers type, mode, owner, device number, link target, attributes and bytes, `mtime` is
-    in UNIX seconds. A directory that no member describes has neither: it is there because
-    something lies in it.
+    in UNIX seconds, `attributes` are the names of extended ones. A directory that no member
+    describes has none of these: it is there because something lies in it.
     """
 
     directory: bool
     digest: bytes = b""
     mtime: str = ""
+    attributes: frozenset[str] = frozenset()
 
     @property
     def implicit(self) -> bool:
@@ -158,7 +159,9 @@ def _add(found: Contents, archive: tarfile.TarFile, member: tarfile.TarInfo) -> 
         found.put(path, target)
     else:
         digest = _digest(archive, member)
-        found.put(path, Node(directory=member.isdir(), digest=digest, mtime=_time(member)))
+        names = frozenset(key for key in member.pax_headers if key.startswith(_KEPT))
+        node = Node(directory=member.isdir(), digest=digest, mtime=_time(member), attributes=names)
+        found.put(path, node)
 
 
 def _digest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -41,8 +41,11 @@ def plan(base: Contents, target: Contents) -> Plan:
     Raises UnsuitableError for what the format cannot express.
     """
     sent = {path for path, node in target.nodes.items() if not same(base.nodes.get(path), node)}
+    replaced = _replaced_directories(base, target)
+    if replaced:
+        sent |= {path for path in target.nodes if not replaced.isdisjoint((path, *parents(path)))}
     sent |= _disturbed_links(base, target, sent)
-    removed = list(_removed(base, target, sent))
+    removed = list(_removed(base, target, sent, replaced))
     touched = {*removed, *(path for path in sent if not _is_directory(base, path))}
     sent |= {next(parents(path), "") for path in touched}
     # Directories that no member describes come into being with what lies in them.
@@ -73,7 +76,19 @@ def _disturbed_links(base: Contents, target: Contents, sent: set[str]) -> set[st
     return more
 
 
-def _removed(base: Contents, target: Contents, sent: set[str]) -> Iterator[str]:
+def _replaced_directories(base: Contents, target: Contents) -> set[str]:
+    """Return directories that lose extended attributes: unpacking over them adds only."""
+    return {
+        path
+        for path, new in target.nodes.items()
+        if new.directory
+        and not new.implicit
+        and (old := base.nodes.get(path)) is not None
+        and not old.attributes <= new.attributes
+    }
+
+
+def _removed(base: Contents, target: Contents, sent: set[str], replaced: set[str]) -> Iterator[str]:
     """Yield what the list must name: what is deleted or changes its kind, else would be in the way.
 
     Files that change are named too, where that is safe; tar replaces them by itself. What lies in a
@@ -84,7 +99,7 @@ def _removed(base: Contents, target: Contents, sent: set[str]) -> Iterator[str]:
         old, new = base.nodes[path], target.nodes.get(path)
         if next(parents(path), None) in gone:
             gone.add(path)
-        elif new is None or old.directory != new.directory:
+        elif new is None or old.directory != new.directory or (old.directory and path in replaced):
             if not is_safe(path):
                 raise UnsuitableError(
                     f"{path!r} has to go, and no recovery could be told so safely"

@@ -60,6 +60,14 @@ def test_directories_change_without_their_content(new: dict[str, Any]) -> None:
     assert changes([base, *inside], [target, *inside]) == ([], ["d"])
 
 
+def test_a_directory_that_loses_attributes_is_replaced_with_what_is_in_it() -> None:
+    """Unpacking over a directory adds attributes, and takes none away."""
+    inside = [file("d/a"), file("d/b")]
+    base, target = directory("d", headers=CAPABILITY), directory("d")
+    assert changes([base, *inside], [target, *inside]) == (["d"], ["d", "d/a", "d/b"])
+    assert changes([target, *inside], [base, *inside]) == ([], ["d"])
+
+
 def test_the_mode_of_a_symlink_means_nothing() -> None:
     assert changes([symlink("a", "b", mode=0o777)], [symlink("a", "b", mode=0o444)]) == ([], [])
 
