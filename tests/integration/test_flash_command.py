@@ -14,6 +14,7 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.lib import run
+from coreimage.systemimage import channels
 from tests.integration import channel_tree
 
 UDF = "from coreimage.cli.device_flash import main; main()"
