@@ -278,6 +278,9 @@ def _attempt(job: _Job) -> None:
             ) as response:
                 total = _promised(job, response, have)
                 _receive(job, partial(_read, response, watchdog), total)
+                if watchdog.reason:
+                    # A body of no stated length ends like this, too.
+                    raise _AttemptError(watchdog.reason)
         except urllib.error.HTTPError as error:
             error.close()
             _refused(job, error.code, error.reason)

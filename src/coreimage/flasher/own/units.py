@@ -4,6 +4,9 @@ What a service may do is what it was given, not what it takes: it runs as a user
 the system read-only, and writes to its state directory alone. Source: systemd.exec(5).
 """
 
+import hashlib
+import re
+
 from coreimage.flasher.own.appinfo import AppInfo, Service
 
 # Where `writable` is mounted on the device.
@@ -45,10 +48,17 @@ def unit_name(info: AppInfo, service: Service) -> str:
     return f"{info.name}_{service.name}.service"
 
 
+def user_name(info: AppInfo) -> str:
+    """Return the user whom the services of a package share; no file of the system names it."""
+    plain = re.fullmatch(r"[a-z0-9-]{1,27}", info.name)
+    return f"app-{info.name if plain else hashlib.sha256(info.name.encode()).hexdigest()[:12]}"
+
+
 def unit_text(info: AppInfo, service: Service) -> str:
     """Return the unit of a service; its files are those behind the link `current`."""
     home = f"{MOUNT}/apps/{info.name}/current"
-    state = f"apps/{info.name}"
+    # Its parents must be there: /var/lib itself is never written.
+    state = f"coreimage/apps/{info.name}"
     network = bool(service.caps)
     lines = [
         "[Unit]",
@@ -66,6 +76,7 @@ def unit_text(info: AppInfo, service: Service) -> str:
         "Restart=on-failure",
         "RestartSec=5",
         f"WorkingDirectory={home}",
+        f"User={user_name(info)}",
         f"StateDirectory={state}",
         *(
             f"Environment={name}={value}"
