@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.lib import run
-from coreimage.systemimage import channels
-from tests.integration import channel_tree
+from coreimage.systemimage import channels, tree
+from tests.integration import channel_tree, liar
 
 UDF = "from coreimage.cli.device_flash import main; main()"
 COREIMAGE = "from coreimage.cli.main import main; main()"
@@ -211,3 +212,42 @@ def test_killed_at_any_moment_nothing_is_left(
     assert process.returncode == 0, said
     assert left_in(scratch) == []
     assert left(tmp_path) == ["x.img", "x.img.ssh-key", "x.img.ssh-key.pub"]
+
+
+def test_interrupted_while_a_server_stalls_and_resumed_by_the_next_run(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends at once, leaves no image and no process, and loses nothing of what had come."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    stalled = threading.Event()
+
+    def stall(handler: liar.Handler, content: bytes) -> None:
+        handler.head(200, {"Content-Length": str(len(content)), "ETag": '"one"'})
+        handler.wfile.write(content[: len(content) // 2])
+        handler.wfile.flush()
+        stalled.set()
+        handler.released.wait()
+
+    images = tree.read_index(workspace, channel_tree.CHANNEL, channel_tree.DEVICE)
+    pool = images.full(None).files[0]
+    with liar.serving(workspace.channel_tree) as server:
+        server.lies[pool.path] = stall
+        argv = command(UDF, "core", "13", "--channel", "edge", "-o", "x.img")
+        argv += ["--server", server.url, "--workspace", workspace.root]
+        with run.start(argv, cwd=tmp_path, stderr=run.PIPE) as process:
+            assert stalled.wait(60)
+            part = workspace.cache / f"downloads/{pool.checksum}.part"
+            while not (part.exists() and part.stat().st_size == pool.size // 2):
+                assert process.poll() is None
+            os.kill(process.pid, signal.SIGTERM)
+            said = process.stderr.read().decode() if process.stderr else ""
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "Traceback" not in said
+        assert left(tmp_path) == []
+        assert left_in(workspace.cache / "flash") == []
+        server.lies.clear()
+        server.requests.clear()
+        again = started(UDF, *argv[3:], cwd=tmp_path)
+        assert again.status == 0, again.stderr.decode()
+        assert (pool.path, f"bytes={pool.size // 2}-") in server.requests
+    assert left(tmp_path) == ["x.img"]
