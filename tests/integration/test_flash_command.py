@@ -117,6 +117,20 @@ def test_without_a_workspace_server_and_trust_are_named(
     assert left(tmp_path) == []
 
 
+def test_a_server_that_is_named_comes_before_that_of_the_environment(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(workspace.channel_tree)
+    monkeypatch.setenv("COREIMAGE_ARCHIVE_MASTER", str(workspace.archive_master))
+    monkeypatch.setenv("COREIMAGE_SERVER", here)
+    query = ("query", "--list-channels")
+    assert started(UDF, *query, cwd=tmp_path).status == 0
+    monkeypatch.setenv("COREIMAGE_SERVER", "/nowhere")
+    assert started(UDF, *query, cwd=tmp_path).status == 66
+    assert started(UDF, "--server", here, *query, cwd=tmp_path).status == 0
+    assert started(UDF, *query, "--server", "/nowhere", "--mirror", here, cwd=tmp_path).status == 66
+
+
 def test_developer_mode_makes_a_key_pair_beside_the_image(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -38,12 +38,13 @@ class ImageFormat(StrEnum):
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
 
+SERVER_VARIABLE = "COREIMAGE_SERVER"
 ServerOption = Annotated[
     list[str] | None,
     typer.Option(
         "--server",
         "--mirror",
-        envvar="COREIMAGE_SERVER",
+        envvar=SERVER_VARIABLE,
         help="The channel server, a URL or the folder of a channel tree; by default the"
         " workspace's own tree. Repeat it for mirrors: they are asked in this order.",
         show_default=False,

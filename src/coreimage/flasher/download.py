@@ -10,7 +10,7 @@ import shutil
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -27,6 +27,8 @@ from coreimage.lib.transport import PATIENT, Limits
 from coreimage.model.index import Image, ImageFile, check_path
 
 _MAX_METADATA = 8 << 20
+# The next mirror may be better than waiting for this one.
+_TRIES_OF_A_MIRROR = 2
 _MAX_PAYLOAD = 16 << 30
 Found = TypeVar("Found")
 _DIGEST = re.compile(r"([0-9a-f]{8})[0-9a-f]{56}")
@@ -270,6 +272,8 @@ def open_source(
     limits: Limits = PATIENT,
 ) -> Source:
     """Return the channel tree that URLs or paths name; there are several where it is mirrored."""
+    if len(servers) > 1:
+        limits = replace(limits, attempts=min(limits.attempts, _TRIES_OF_A_MIRROR))
     sources: list[Source] = []
     for number, server in enumerate(servers):
         own = scratch / str(number)
