@@ -265,3 +265,34 @@ def test_interrupted_while_a_server_stalls_and_resumed_by_the_next_run(
         assert again.status == 0, again.stderr.decode()
         assert (pool.path, f"bytes={pool.size // 2}-") in server.requests
     assert left(tmp_path) == ["x.img"]
+
+
+@pytest.mark.parametrize("size", ["40k", "400k", "3m"])
+def test_a_disk_that_is_full_at_some_step_is_left_empty(
+    workspace: Workspace, tmp_path: Path, size: str
+) -> None:
+    """Downloads, file systems and the disk itself: where there is no space, nothing stays."""
+    small = tmp_path / "small"
+    small.mkdir()
+    shell = (
+        'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && shift 2 && "$@"; status=$?; '
+        'echo "left:" $(find . -type f ! -path "./home/.cache/*"); exit $status'
+    )
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
+    words = ["core", "13", "--channel", "edge", "-o", "x.img"]
+    trust: list[str | Path] = ["--archive-master", workspace.archive_master]
+    with liar.serving(workspace.channel_tree) as server:
+        ended = run.run(
+            [
+                *namespace,
+                *(size, small),
+                *command(UDF, *words, "--server", server.url, *trust),
+            ],
+            check=False,
+            env={"HOME": f"{small}/home", "XDG_STATE_HOME": str(tmp_path), "no_proxy": "127.0.0.1"},
+        )
+    said = ended.stderr.decode()
+    assert ended.status == 1, said
+    assert "space" in said
+    assert "Traceback" not in said
+    assert ended.stdout.decode().endswith("left:\n")

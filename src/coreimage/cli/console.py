@@ -45,16 +45,22 @@ class _Task:
         self.advance = advance
 
 
+def _say(line: str) -> None:
+    # One write: lines of several threads must not mix, as those of print() may.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 class PlainProgress:
     """Progress as lines, for logs and pipes: when a task begins and when it ends."""
 
     def stage(self, title: str) -> None:
         """Print the stage's title."""
-        print(f"== {title}", file=sys.stderr, flush=True)
+        _say(f"== {title}")
 
     def note(self, message: str) -> None:
         """Print the message."""
-        print(f"   {message}", file=sys.stderr, flush=True)
+        _say(f"   {message}")
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[_Task]:
@@ -71,7 +77,7 @@ class PlainProgress:
         seconds = time.monotonic() - begun
         amount = f"{done / 1e6:.1f} MB, " if unit == "bytes" else ""
         rate = f", {done / 1e6 / seconds:.1f} MB/s" if unit == "bytes" and seconds > 1 else ""
-        print(f"   {title}: {amount}{seconds:.1f} s{rate}", file=sys.stderr, flush=True)
+        _say(f"   {title}: {amount}{seconds:.1f} s{rate}")
 
 
 class RichProgress:

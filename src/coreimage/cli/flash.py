@@ -44,6 +44,7 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         "--mirror",
+        metavar="URL",
         envvar=SERVER_VARIABLE,
         help="The channel server, a URL or the folder of a channel tree; by default the"
         " workspace's own tree. Repeat it for mirrors: they are asked in this order.",
@@ -175,6 +176,7 @@ def core(
     ssh_key: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
             help="A public key file that may log in by SSH, as 'core' or as --user; repeatable.",
             show_default=False,
         ),
@@ -188,6 +190,7 @@ def core(
     network: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
             help="How it reaches networks: a file of systemd-networkd, NAME.network, or of"
             " netplan, NAME.yaml; repeatable.",
             show_default=False,
@@ -212,6 +215,7 @@ def core(
     install: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="PACKAGE",
             help="A package for the machine: the path of a folder with meta/package.yaml, or of a"
             " tar of it; repeatable.",
             show_default=False,
