@@ -82,7 +82,7 @@ def found(
         store=where,
     )
     place = Place(
-        server=url or str(shared.channel_tree),
+        servers=[url or str(shared.channel_tree)],
         archive_master=shared.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",
