@@ -15,7 +15,8 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.lib import run
-from coreimage.systemimage import channels, tree
+from coreimage.lib.progress import Silent
+from coreimage.systemimage import tree, upkeep
 from tests.integration import channel_tree, liar
 
 UDF = "from coreimage.cli.device_flash import main; main()"
@@ -28,7 +29,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for version in (56, 57):
         channel_tree.publish(made, version)
     # Commands go by the clock of the machine.
-    channels.refresh(made, now=datetime.now(UTC), force=True)
+    upkeep.keep_up(made, progress=Silent(), now=datetime.now(UTC))
     return made
 
 

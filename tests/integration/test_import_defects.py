@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, DataError, NotFoundError, TrustError
+from coreimage.errors import CoreImageError, DataError, NotFoundError, RightsError, TrustError
 from coreimage.feeds import ChannelSettings
-from coreimage.lib import files, run
+from coreimage.lib import files, gpghome, run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Index
@@ -261,6 +261,18 @@ def test_a_missing_key_is_told_before_anything_is_published(
     error = refused(workspace, NotFoundError, "image-signing", run_import)
     assert error.hint
     assert error.exit_code == 66
+
+
+def test_a_locked_key_is_told_before_anything_is_published(
+    workspace: Workspace, run_import: Import
+) -> None:
+    publish(workspace, "20150511")
+    home = workspace.gpg_home / "image-signing"
+    key = Signer(workspace.gpg_home).fingerprint(KeyringType.IMAGE_SIGNING)
+    with gpghome.borrowed_home(home / gpghome.PRIVATE, [home / "public.gpg"]) as gpg:
+        gpg.run("--pinentry-mode", "loopback", "--passphrase", "secret", "--passwd", key)
+    error = refused(workspace, RightsError, "locked with a passphrase", run_import)
+    assert error.exit_code == 77
 
 
 def test_a_full_disk_leaves_the_tree_as_it_was(workspace: Workspace, run_import: Import) -> None:

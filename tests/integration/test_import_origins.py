@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -24,7 +25,9 @@ from coreimage.errors import (
 )
 from coreimage.feeds import ChannelSettings
 from coreimage.lib import files, run
+from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
+from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import format_checksums
 from coreimage.systemimage import channels, importer, tree
 from coreimage.systemimage.addition import ImportResult
@@ -42,6 +45,7 @@ from tests.support.publications import (
     sign,
     tarball,
 )
+from tests.support.tarballs import file, tar_of
 from tests.support.trees import snapshot
 
 CHANNEL, DEVICE = "ubuntu-core/edge", "generic_amd64"
@@ -435,6 +439,29 @@ def test_nothing_that_cannot_be_traced_to_the_pinned_key_is_signed(
         web.lies[place] = liar.flipped
         feed = remote_feed(other, web.url)
         refused(ready, TrustError, ".", lambda: run_import(feed, at=server.NOW))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("level", [KeyringType.IMAGE_SIGNING, KeyringType.BLACKLIST])
+def test_o13_a_keyring_of_another_server_that_leads_out_is_refused(
+    ready: Workspace,
+    run_import: Import,
+    other: Workspace,
+    tmp_path: Path,
+    level: KeyringType,
+    *,
+    signed: bool,
+) -> None:
+    """Without a good signature it is not even looked at; with one, nothing of it lands anywhere."""
+    path = other.channel_tree / f"gpg/{level}.tar.xz"
+    evil = tar_of(file("keyring.json", b"{}"), file("../../outside", b"x"))
+    path.write_bytes(lzma.compress(evil))
+    if signed:
+        Signer(other.gpg_home).sign(path, Path(f"{path}.asc"), key=KeyringType.IMAGE_MASTER)
+    said = "members are not exactly keyring.gpg and keyring.json" if signed else "signature"
+    feed = remote_feed(other, str(other.channel_tree))
+    refused(ready, TrustError, said, lambda: run_import(feed, at=server.NOW))
+    assert not list(tmp_path.rglob("outside"))
 
 
 def test_a_server_that_is_not_the_pinned_one(

@@ -19,7 +19,7 @@ from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError, UnavailableError
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import channels, mirror, tree
+from coreimage.systemimage import channels, mirror, tree, upkeep
 from coreimage.systemimage.mirror import MirrorResult
 from coreimage.systemimage.mirrorplan import Wish
 from tests.integration import channel_tree as server
@@ -365,7 +365,7 @@ def test_killed_at_any_instant_it_shows_the_old_state_or_the_new_one(
 def test_the_command(origin: Workspace, tmp_path: Path) -> None:
     target = tmp_path / "mirror"
     tree_path = str(origin.channel_tree)
-    channels.refresh(origin, now=datetime.now(UTC), force=True)  # commands go by the clock
+    upkeep.keep_up(origin, progress=Silent(), now=datetime.now(UTC))  # commands go by the clock
     words = ["channel", "mirror", tree_path, str(target), "--channel", "kiosk/*"]
     words += ["--archive-master", str(origin.archive_master)]
     dry = CliRunner().invoke(app, [*words, "--dry-run"])

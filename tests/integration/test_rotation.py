@@ -1,6 +1,7 @@
 """New keys for old, seen by clients: nobody is left behind, and what is revoked stays refused."""
 
 import json
+import lzma
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,18 @@ from coreimage.lib import gpg, openpgp, run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keychange, keyrings, resign, rotation, sums, tree
-from tests.integration.channel_tree import NOW, make_workspace, publish
+from coreimage.systemimage import (
+    channels,
+    keychange,
+    keyrings,
+    offers,
+    resign,
+    rotation,
+    store,
+    sums,
+    tree,
+)
+from tests.integration.channel_tree import CHANNEL, DEVICE, NOW, make_workspace, publish
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.old_client import OldClient
 from tests.support.publications import publish as publish_build
@@ -416,3 +427,25 @@ def test_the_commands(workspace: Workspace) -> None:
     path = workspace.state / "signatures.jsonl"
     path.write_text(path.read_text().replace("image-signing", "image-singing", 1))
     assert coreimage("log", "--verify").status == 76
+
+
+def test_what_nothing_names_any_more_does_not_keep_an_old_key(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Indexes of states before, and packages in stores with their indexes of before."""
+    place = offers.Where(workspace=workspace, channel=CHANNEL, device=DEVICE)
+    offers.set_percentage(place, 1, 50, now=NOW)
+    archive = tmp_path / "board.tar.xz"
+    archive.write_bytes(lzma.compress(b"board"))
+    for version in ("1.0", "1.1"):
+        board = store.Archive(file=archive, name="board", version=version, architecture="amd64")
+        store.publish(workspace, "default", board, now=NOW)
+    store.withdraw(workspace, "default", "board", "1.0", now=NOW)
+    old = rotate(workspace, SIGNING)
+    signed = resign.resign_all(workspace, now=NOW, progress=Silent())
+    assert len([path for path in signed if path.startswith("/store/")]) == 5
+    retire(workspace, SIGNING)
+    assert rotation.signed_with(workspace.channel_tree)[old] == 0
+    found = chain(workspace)
+    for path in workspace.channel_tree.glob("store/default/**/*.asc"):
+        found.verify(path.with_suffix(""), path, level=SIGNING, what=path.name)

@@ -293,6 +293,15 @@ class Chain:
         )
 
 
+def is_good(chain: Chain, data: Path, signature: Path, *, level: KeyringType) -> bool:
+    """Tell whether a file has the one good signature by a key of a level."""
+    try:
+        chain.verify(data, signature, level=level, what=str(data))
+    except TrustError:
+        return False
+    return True
+
+
 def open_chain(
     *,
     archive_master: Path,

@@ -14,6 +14,7 @@ from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 
 RETIRED = "retired.json"
+_OF_STATES = ("states", "state", "gpg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,14 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no '{path}'")
     return path
+
+
+def signatures(workspace: Workspace) -> Iterator[Path]:
+    """Yield the signatures of everything in the tree that does not belong to a state."""
+    for path in sorted(workspace.channel_tree.rglob("*.asc")):
+        folder = path.relative_to(workspace.channel_tree).parts[0]
+        if folder not in _OF_STATES and not folder.startswith(".") and not path.is_symlink():
+            yield path
 
 
 def signer_of(path: Path) -> str:

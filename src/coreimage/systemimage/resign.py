@@ -11,18 +11,23 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import files, openpgp, trust
+from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import contents, layout, pool, sums, tree
+from coreimage.systemimage import contents, layout, pool, store, sums, tree
 from coreimage.systemimage.signing import SigningService
+
+_PAYLOAD = (KeyringType.DEVICE_SIGNING, KeyringType.IMAGE_SIGNING)
 
 
 def resign_all(
     workspace: Workspace, *, now: datetime, progress: Progress, dry_run: bool = False
 ) -> list[str]:
-    """Sign everything that the tree names with the present keys; return what was signed.
+    """Sign everything that the tree has with the present keys; return what was signed.
 
-    The checksums of publications follow, as they are signed by image-signing too.
+    What only earlier states name, or nothing any more, is signed too, if its signature is good:
+    somebody may be reading it, and no file must keep an old key from being retired. Stores and the
+    checksums of publications follow, as they are signed by image-signing too.
 
     Files that the present key has signed already are left alone, so that an interrupted run goes
     on where it stopped; channels.json is signed last, in a new state. Others may change the tree
@@ -30,6 +35,7 @@ def resign_all(
     the published keyring yet, because clients would refuse what it signs.
     """
     levels = _levels(workspace)
+    levels = {**_kept(workspace, levels), **levels}
     signer = SigningService(workspace)
     present = {level: signer.fingerprint(level) for level in set(levels.values())}
     _require_published(workspace, present, now=now)
@@ -39,7 +45,7 @@ def resign_all(
         if layout.signer_of(layout.local_path(workspace, path)) != present[level]
     ]
     if dry_run:
-        return [*due, *sums.resign(workspace, now=now, dry_run=True)]
+        return [*due, *_elsewhere(workspace, now=now, dry_run=True)]
     with progress.task("signing", len(due), unit="files") as task:
         for path in due:
             data = layout.local_path(workspace, path)
@@ -48,7 +54,14 @@ def resign_all(
             task.advance(1)
     with tree.edit(workspace, now=now, purpose="image resign") as edit:
         edit.refresh()
-    return [*due, *sums.resign(workspace, now=now)]
+    return [*due, *_elsewhere(workspace, now=now)]
+
+
+def _elsewhere(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> list[str]:
+    return [
+        *store.resign(workspace, now=now, dry_run=dry_run),
+        *sums.resign(workspace, now=now, dry_run=dry_run),
+    ]
 
 
 def _levels(workspace: Workspace) -> dict[str, KeyringType]:
@@ -60,6 +73,29 @@ def _levels(workspace: Workspace) -> dict[str, KeyringType]:
     for path, level in _named(workspace):
         if levels.setdefault(path, level) is not level:
             levels[path] = KeyringType.IMAGE_SIGNING
+    return levels
+
+
+def _kept(workspace: Workspace, named: Mapping[str, KeyringType]) -> dict[str, KeyringType]:
+    """Return the files that the current state does not name, with the level that has signed them.
+
+    Those of stores are not among them, nor those that were not signed well.
+    """
+    root, levels = workspace.channel_tree, {}
+    keys = Signer(workspace.gpg_home)
+    owners = {each.fingerprint: level for level in _PAYLOAD for each in keys.keys(level)}
+    for signature in layout.signatures(workspace):
+        data = signature.with_suffix("")
+        path = f"/{data.relative_to(root)}"
+        level = owners.get(layout.signer_of(data))
+        if path in named or path.startswith(store.ROOT) or level is None or not data.is_file():
+            continue
+        ring = keys.public_keyring(level)
+        try:
+            trust.verify(data, signature, keyring=ring, blacklist=None, what=path, level=level)
+        except TrustError:
+            continue
+        levels[path] = level
     return levels
 
 

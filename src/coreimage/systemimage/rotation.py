@@ -229,7 +229,7 @@ def _require_unused(
         raise CoreImageError(
             f"{count} published files are signed by the key {openpgp.key_id(fingerprint)}, and "
             "would be refused",
-            hint="sign them again with 'coreimage image resign', or say --force",
+            hint="sign them again with 'coreimage image resign'; --force breaks them",
         )
 
 

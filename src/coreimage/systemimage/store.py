@@ -14,12 +14,14 @@ from pathlib import Path
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError
-from coreimage.lib import files
+from coreimage.lib import files, trust
 from coreimage.model.keyring import KeyringType
 from coreimage.model.store import StoreIndex, StorePackage, check_store_id, index_path
+from coreimage.systemimage import layout
 from coreimage.systemimage.signing import SigningService
 from coreimage.systemimage.signpolicy import Purpose
 
+ROOT = "/store/"
 LIFETIME = timedelta(days=30)
 """How long an index may be used before whoever runs the store must renew it."""
 
@@ -133,6 +135,35 @@ def refresh(workspace: Workspace, *, now: datetime, force: bool = False) -> list
 
 def _version(package: StorePackage) -> str:
     return f"{package.name} {package.version}"
+
+
+def resign(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> list[str]:
+    """Sign what the present key has not signed in all stores; return the paths in the tree.
+
+    Only what is signed well by another key of the published keyring is signed again.
+    """
+    level, found = KeyringType.IMAGE_SIGNING, []
+    present = SigningService(workspace).fingerprint(level)
+    for store in list_stores(workspace):
+        home = _home(workspace, store)
+        with (
+            files.lock(_lock(workspace, store), purpose="image resign", wait=_LOCK_WAIT),
+            layout.open_chain(workspace, now=now) as chain,
+        ):
+            for path in sorted([*home.glob("*.tar.xz"), *home.glob("states/*/index.json")]):
+                signature = Path(f"{path}.asc")
+                if layout.signer_of(path) == present:
+                    continue
+                if not trust.is_good(chain, path, signature, level=level):
+                    continue
+                name = f"/{path.relative_to(workspace.channel_tree)}"
+                found.append(name)
+                if not dry_run:
+                    in_state = path.suffix == ".json"
+                    purpose = Purpose.RECORD if in_state else Purpose.PAYLOAD
+                    said = index_path(store) if in_state else name
+                    _sign(workspace, path, purpose, name=said)
+    return found
 
 
 def _home(workspace: Workspace, store: str) -> Path:

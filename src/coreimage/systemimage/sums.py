@@ -29,7 +29,7 @@ def resign(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> lis
     with layout.open_chain(workspace, now=now) as chain:
         for path in due:
             name = str(path.relative_to(workspace.publications))
-            if _is_good(chain, path):
+            if trust.is_good(chain, path, _signature(path), level=_LEVEL):
                 if not dry_run:
                     signer.sign(
                         path, _signature(path), level=_LEVEL, purpose=Purpose.CHECKSUMS, name=name
@@ -49,14 +49,6 @@ def issuer(path: Path) -> str:
         return openpgp.issuer(_signature(path).read_bytes(), name=str(path))
     except (OSError, TrustError):
         return ""
-
-
-def _is_good(chain: trust.Chain, path: Path) -> bool:
-    try:
-        chain.verify(path, _signature(path), level=_LEVEL, what=str(path))
-    except TrustError:
-        return False
-    return True
 
 
 def _signature(path: Path) -> Path:

@@ -29,7 +29,7 @@ def test_a_quarter_of_its_life_is_the_border(
     assert bool(check.mend) == (status is Status.WARNING)
 
 
-def test_a_tree_is_watched_before_its_end(workspace: Workspace, now: datetime) -> None:
+def test_e3_a_tree_is_watched_before_its_end(workspace: Workspace, now: datetime) -> None:
     channels.create_channel(workspace, "edge", now=now)
     fresh = {check.name: check.status for check in check_freshness(workspace.root, now=now)}
     assert fresh == {
