@@ -206,10 +206,10 @@ def test_a_copy_takes_deltas_from_what_both_channels_have(edge: Workspace, now: 
 
 
 def test_a_minversion_means_builds_of_the_target(edge: Workspace, now: datetime) -> None:
-    offers.describe(at(edge), 2, Words(minversion=2), now=now)
+    offers.describe(at(edge), 2, Words(minversion=1), now=now)
     with pytest.raises(CoreImageError, match="counts by itself"):
         copy(edge, now)
-    assert copy(edge, now, numbering=Numbering(offset=5)).images[0].minversion == 7
+    assert copy(edge, now, numbering=Numbering(offset=5)).images[0].minversion == 6
     publish(edge, 8)
     offers.describe(at(edge), 8, Words(minversion=2), now=now)
     assert copy(edge, now, minversion=7).images[0].minversion == 7

@@ -203,12 +203,12 @@ def planned(
         _check_target(options, size)
     if options.local.whole:
         with files.scratch_directory(place.scratch) as scratch:
-            yield _planned_locally(options, place, scratch=scratch, progress=progress, now=now)
+            yield _planned_locally(options, place, scratch=scratch, progress=progress)
         return
     channel = channel_name(options.release, options.channel)
     progress.stage("Fetching information from server...")
     with connected(place, now=now) as (server, scratch):
-        oem = _oem(options, server, progress=progress, now=now)
+        oem = _oem(options, server, progress=progress)
         image = server.index(channel, oem.device).full(options.revision)
         local = _parts(options, oem, scratch)
         if local:
@@ -261,14 +261,14 @@ def _check_target(options: FlashOptions, size: int) -> None:
 
 
 def _planned_locally(
-    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress, now: datetime
+    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress
 ) -> FlashJob:
     if options.download_only or options.store is not None:
         raise UsageError(
             "a root file system of this machine needs no server",
             hint="leave out --download-only and --store",
         )
-    oem = _oem(options, None, progress=progress, now=now)
+    oem = _oem(options, None, progress=progress)
     local = _parts(options, oem, scratch)
     image = local_image(local)
     own = _own(options, oem, scratch)
@@ -292,16 +292,13 @@ def _planned_locally(
     return FlashJob(plan=plan, server=None, place=place, scratch=scratch)
 
 
-def _oem(
-    options: FlashOptions, server: Server | None, *, progress: Progress, now: datetime
-) -> OemPackage:
+def _oem(options: FlashOptions, server: Server | None, *, progress: Progress) -> OemPackage:
     progress.stage("Determining oem configuration")
     return find_oem(
         options.oem,
         folders=options.oem_folders,
         server=server,
         store=options.store,
-        now=int(now.timestamp()),
         progress=progress,
     )
 

@@ -92,6 +92,14 @@ class Image:
         return _FULL_PERCENTAGE if self.phased_percentage is None else self.phased_percentage
 
     @property
+    def kept_from_old_clients(self) -> bool:
+        """Whether its minversion is there to keep system-image clients from it, all of them.
+
+        They may put deltas on top of a full image, which their recoveries get wrong.
+        """
+        return self.minversion is not None and self.minversion >= self.version
+
+    @property
     def size(self) -> int:
         """Bytes to download."""
         return sum(file.size for file in self.files)

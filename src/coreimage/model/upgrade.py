@@ -109,7 +109,7 @@ def decide(
     return Decision(
         candidates=sorted(candidates, key=lambda each: _order(each, client)),
         unreachable=[
-            (image, _why_no_start(image, build))
+            (image, _why_no_start(image, build, client))
             for image in index.images
             if id(image) not in reached
         ],
@@ -174,7 +174,7 @@ def _paths(index: Index, build: int) -> Iterator[tuple[Image, ...]]:
     for image in index.images:
         if image.base is not None and image.base < image.version:
             deltas.setdefault(image.base, []).append(image)
-    fulls = [image for image in index.images if not _why_no_start(image, build)]
+    fulls = [image for image in index.images if not _why_no_start(image, build, Client.OLD)]
     pending: list[tuple[Image, ...]] = [
         (image,) for image in reversed([*fulls, *deltas.get(build, ())])
     ]
@@ -198,7 +198,7 @@ def _best_paths(index: Index, build: int) -> Iterator[tuple[Image, ...]]:
     for image in sorted(index.images, key=lambda each: each.version):
         before: tuple[Image, ...] | None
         if image.base is None:
-            before = None if _why_no_start(image, build) else ()
+            before = None if _why_no_start(image, build, Client.OURS) else ()
         else:
             before = best.get(image.base) if image.base < image.version else None
         if before is not None and len(before) < _LONGEST_PATH:
@@ -209,13 +209,14 @@ def _best_paths(index: Index, build: int) -> Iterator[tuple[Image, ...]]:
             yield path
 
 
-def _why_no_start(image: Image, build: int) -> str:
-    """Return why a device at `build` cannot install an image as it is, by old rules and ours."""
+def _why_no_start(image: Image, build: int, client: Client) -> str:
+    """Return why a device at `build` cannot install an image as it is."""
     if image.version <= build:
         return f"version {image.version} is not newer than build {build}"
     if image.base is not None and image.base != build:
         return f"it is a delta from {image.base}, to which nothing leads"
-    if (image.minversion or 0) > build:
+    ours = client is Client.OURS and image.kept_from_old_clients
+    if (image.minversion or 0) > build and not ours:
         return f"it is for builds from {image.minversion}"
     return ""
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from coreimage.errors import CoreImageError
-from coreimage.model.index import MAX_VERSION, Image, Index
+from coreimage.model.index import MAX_VERSION, Image, ImageType, Index
 
 LAST_VERSION = "last_version"
+_MIB = 1 << 20
 
 
 def empty_index(now: datetime, *, last: int = 0) -> Index:
@@ -48,8 +49,37 @@ def add_images(index: Index, images: Sequence[Image]) -> Index:
         for image in (*index.images, *images)
     ]
     merged.sort(key=lambda image: (image.version, image.type, image.base or 0))
+    merged = _without_detours(merged)
     last = max(newest, last_version(index))
     return replace(index, images=merged, extra={**index.extra, LAST_VERSION: last})
+
+
+def _without_detours(images: Sequence[Image]) -> list[Image]:
+    """Keep old clients from older full images that they would take with deltas on top.
+
+    They count whole MiB, so that a small delta costs nothing; and their recoveries, having
+    formatted, do not remove what a delta lists. A full image whose minversion is its own version
+    is offered to none of them; it can still be asked for by its number. `images` are sorted.
+    """
+    fulls = [image for image in images if image.type is ImageType.FULL]
+    if not fulls:
+        return list(images)
+    newest = fulls[-1]
+    # The size of the deltas that lead from a version to the newest.
+    rest = {newest.version: 0}
+    for image in reversed(images):
+        if image.base is not None and image.version in rest:
+            size = image.size + rest[image.version]
+            rest[image.base] = min(size, rest.get(image.base, size))
+    return [
+        replace(image, minversion=image.version)
+        if image.type is ImageType.FULL
+        and image is not newest
+        and image.version in rest
+        and image.size + rest[image.version] < newest.size + _MIB
+        else image
+        for image in images
+    ]
 
 
 def _without_phasing(image: Image) -> Image:

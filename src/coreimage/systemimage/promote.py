@@ -92,7 +92,8 @@ def copy_image(
             replace(each, phased_percentage=percentage) for each in (new, *job.deltas(image, new))
         ]
         grown = images.add_images(job.goal, copies)
-        edit.put_index(target, device, expiry.expire_as_configured(workspace, target, grown))
+        settings = workspace.settings.channels.get(target)
+        edit.put_index(target, device, expiry.expire_as_configured(grown, settings))
     done = "would be" if dry_run else "is"
     progress.note(f"image {image.version} of '{source}' {done} image {version} of '{target}'")
     return Copy(images=copies, changed=True)
@@ -121,7 +122,7 @@ def _number(image: Image, goal: Index, numbering: Numbering, target: str) -> int
 
 def _minversion(image: Image, numbering: Numbering, wanted: int | None) -> int | None:
     """Return the lowest build that the copy is for, in the numbers of the target."""
-    if wanted is not None or image.minversion is None:
+    if wanted is not None or image.minversion is None or image.kept_from_old_clients:
         return wanted or None
     if numbering.shift is None:
         raise CoreImageError(

@@ -8,6 +8,7 @@ import pytest
 
 from coreimage.errors import CoreImageError
 from coreimage.model.index import Image, ImageFile, ImageType, Index
+from coreimage.model.upgrade import Client, decide
 from coreimage.systemimage import images
 
 
@@ -51,3 +52,53 @@ def test_images_are_sorted_and_other_keys_are_kept(now: datetime) -> None:
     index = images.add_images(index, [full(2)])
     assert [image.version for image in index.images] == [2, 3]
     assert index.extra == {"kept": True, "last_version": 3}
+
+
+def sized(version: int, size: int, *, base: int | None = None) -> Image:
+    kind = ImageType.FULL if base is None else ImageType.DELTA
+    path = f"/pool/rootfs-{version}-{base}.tar.xz"
+    file = ImageFile(order=0, path=path, checksum="0" * 64, size=size)
+    return Image(type=kind, version=version, base=base, files=[file])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "deltas"),
+    [
+        ([90 << 20, 90 << 20], {(1, 2): 1000}),
+        ([90 << 20, 95 << 20], {(1, 2): 3 << 20}),
+        ([90 << 20, 90 << 20, 91 << 20], {(1, 2): 1000, (2, 3): 1 << 20, (1, 3): 2 << 20}),
+        ([90 << 20, 20 << 20, 90 << 20], {(1, 2): 5 << 20, (2, 3): 5 << 20}),
+    ],
+)
+def test_old_clients_put_no_delta_on_a_full_image(
+    now: datetime, sizes: list[int], deltas: dict[tuple[int, int], int]
+) -> None:
+    index = images.empty_index(now)
+    for version, size in enumerate(sizes, 1):
+        new = [sized(version, size)]
+        new += [
+            sized(version, each, base=base)
+            for (base, target), each in deltas.items()
+            if target == version
+        ]
+        index = images.add_images(index, new)
+    for build in range(len(sizes)):
+        old = decide(index, build=build, client=Client.OLD).chosen
+        ours = decide(index, build=build, client=Client.OURS).chosen
+        assert old is not None
+        assert ours is not None
+        assert old.version == ours.version == len(sizes)
+        kinds = [image.type for image in old.images]
+        assert kinds == [ImageType.FULL] or ImageType.FULL not in kinds
+
+
+def test_our_clients_may_take_a_full_image_that_old_ones_are_kept_from(now: datetime) -> None:
+    index = images.add_images(images.empty_index(now), [full(1)])
+    index = images.add_images(index, [full(2), sized(2, 1, base=1)])
+    pulled = [
+        replace(each, phased_percentage=0) if each.version > 1 else each for each in index.images
+    ]
+    index = replace(index, images=pulled)
+    chosen = decide(index, build=0, client=Client.OURS, machine_id="a" * 32).chosen
+    assert chosen is not None
+    assert chosen.version == 1
