@@ -72,6 +72,21 @@ def test_a_disk_as_it_was_made_is_verified(workspace: Workspace) -> None:
     assert not list(home.glob(".scratch-*"))
 
 
+def test_a_disk_with_a_package_of_its_own_is_verified_without_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    package = tmp_path / "hello/meta/package.yaml"
+    package.parent.mkdir(parents=True)
+    package.write_text('name: hello\nversion: "1.0"\n')
+    here = ("--workspace", workspace.root)
+    words = ("flash", "core", "13", "--channel", "edge", "--install", "hello", "-o", "own.img")
+    ended = coreimage(*words, *here, cwd=tmp_path)
+    assert ended.status == 0, ended.stderr
+    assert b" Package: hello 1.0" in ended.stdout
+    ended = coreimage("disk", "verify", "own.img", *here, cwd=tmp_path)
+    assert ended.status == 0, ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize(
     ("offset", "says"),
     [

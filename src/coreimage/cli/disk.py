@@ -1,6 +1,6 @@
 """The command `coreimage disk`: what is on a disk, and whether it is as it should be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from coreimage.cli.console import (
 from coreimage.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
-    from coreimage.flasher.flash import FlashOptions
+    from coreimage.flasher.flash import Again, FlashOptions
     from coreimage.flasher.inspect.show import DiskFacts
 
 app = typer.Typer(help="Look at disks and verify them.", no_args_is_help=True)
@@ -153,8 +153,20 @@ def _options(
         revision=int(install["version"]),
         access=access_of(facts),
         download_only=True,
-        seed=bytes.fromhex(str(install["seed"])) if "seed" in install else None,
+        again=_again(install),
     )
+
+
+def _again(install: Mapping[str, Any]) -> "Again | None":
+    from coreimage.flasher.flash import Again
+
+    if "seed" not in install:
+        return None
+    try:
+        seed, packages = bytes.fromhex(str(install["seed"])), list(map(str, install["packages"]))
+    except (KeyError, TypeError, ValueError):
+        raise DataError("install.yaml of the disk is malformed: 'seed' or 'packages'") from None
+    return Again(seed=seed, packages=packages)
 
 
 @contextmanager

@@ -91,12 +91,20 @@ A_FILE = Medium()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """What a disk tells of itself that cannot be derived from its parts again."""
+
+    seed: bytes
+    packages: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlashOptions:
     """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
 
     Without a size it is the smallest, or that of the card which is written; `exact_size`, in
-    bytes, is taken before both. `install` are packages that `own` does not have yet. With `seed`,
-    identifiers are derived from that of another disk, to make the same one again.
+    bytes, is taken before both. `install` are packages that `own` does not have yet. With `again`,
+    it is to be the same as another one, beside what that has of its own.
     """
 
     release: str
@@ -114,7 +122,7 @@ class FlashOptions:
     medium: Medium = A_FILE
     install: Sequence[Path] = ()
     own: Own = NOTHING_OWN
-    seed: bytes | None = None
+    again: Again | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +145,7 @@ class FlashPlan:
     seed: bytes
     access: Access
     own: Own = NOTHING_OWN
+    again: Again | None = None
     local: Sequence[LocalPart] = ()
     medium: Medium = A_FILE
     size: int = DEFAULT_SIZE * GIGABYTE
@@ -205,7 +214,7 @@ def planned(
         if local:
             image = _without_device(image)
         own = _own(options, oem, scratch)
-        seed = options.seed or _seed(options, oem, channel, image, local, own)
+        seed = _seed(options, oem, channel, image, local, own)
         plan = FlashPlan(
             output=options.output,
             server=server.source.name,
@@ -218,6 +227,7 @@ def planned(
             seed=seed,
             access=options.access,
             own=own,
+            again=options.again,
             local=local,
             medium=options.medium,
             size=_disk_size(options),
@@ -262,7 +272,7 @@ def _planned_locally(
     local = _parts(options, oem, scratch)
     image = local_image(local)
     own = _own(options, oem, scratch)
-    seed = options.seed or _seed(options, oem, "", image, local, own)
+    seed = _seed(options, oem, "", image, local, own)
     plan = FlashPlan(
         output=options.output,
         server="",
@@ -333,6 +343,8 @@ def _seed(
     own: Own,
 ) -> bytes:
     """Return what all identifiers on the disk are derived from."""
+    if options.again is not None:
+        return options.again.seed
     size = _disk_size(options)
     document = {
         "channel": channel,
@@ -487,9 +499,10 @@ def install_yaml(plan: FlashPlan, time: int) -> str:
         "developer-mode": plan.access.developer_mode,
         "time": datetime.fromtimestamp(time, UTC).strftime("%FT%TZ"),
     }
-    if not plan.own.nothing or plan.access.others:
+    if plan.again is not None or not plan.own.nothing or plan.access.others:
         # What the identifiers were derived from cannot be read back from such a disk.
-        fields["packages"] = [app.label for app in plan.own.apps]
+        labels = [app.label for app in plan.own.apps]
+        fields["packages"] = labels if plan.again is None else list(plan.again.packages)
         fields["seed"] = plan.seed.hex()
     # Every JSON text is YAML too: quoting is JSON's.
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items())

@@ -33,7 +33,7 @@ _TYPES = (
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 _SYSTEM_USERS = frozenset({"root", "nobody", "daemon", "bin", "sys", "messagebus", "sshd"})
 # The image's own user is 1000.
-_FIRST_ID = 1001
+FIRST_ID = 1001
 _MAX_FILE = 64 << 10
 _COMMENT = re.compile(r"[^\x00-\x1f\x7f]*\Z")
 
@@ -89,7 +89,7 @@ class Access:
         if self.developer_mode:
             found[f"{HOME}/developer-mode"] = ""
         if self.others:
-            found[f"{HOME}/users"] = f"{self.user} {_FIRST_ID}\n"
+            found[f"{HOME}/users"] = f"{self.user} {FIRST_ID}\n"
         return found
 
     def install(self, staging: Staging) -> None:

@@ -10,7 +10,7 @@ from coreimage.errors import DataError, UsageError
 from coreimage.flasher.own.app import AppPackage
 from coreimage.flasher.own.cloudinit import SEED
 from coreimage.flasher.own.network import NetworkFile
-from coreimage.flasher.provision import HOME, Access
+from coreimage.flasher.provision import FIRST_ID, HOME, Access
 from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.lib.fetch import open_regular
 
@@ -95,6 +95,8 @@ def check_support(own: Own, access: Access, system: Staging) -> None:
             raise _unsupported(option)
     if access.others and not system.has("usr/lib/coreimage/users"):
         raise _unsupported("--user")
+    if access.others:
+        _check_user(access.user, system)
     if own.hostname and not system.has(f"{_WRITABLE}/hostname"):
         raise _unsupported("--hostname")
     paths = _writable_paths(system)
@@ -106,6 +108,17 @@ def check_support(own: Own, access: Access, system: Staging) -> None:
             hint="give what its services take as systemd credentials, with --credential NAME=FILE,"
             " or build an image with cloud-init and /var/lib/cloud in its writable paths",
         )
+
+
+def _check_user(name: str, system: Staging) -> None:
+    text = system.file("etc/passwd").read_text(errors="replace") if system.has("etc/passwd") else ""
+    for line in text.splitlines():
+        fields = line.split(":")
+        if name == fields[0] or [str(FIRST_ID)] == fields[2:3]:
+            raise DataError(
+                f"user '{name}' cannot be added: the image has '{fields[0]}' with that name or id",
+                hint="choose another name with --user, or have the keys for 'core'",
+            )
 
 
 def check_hostname(name: str) -> str:

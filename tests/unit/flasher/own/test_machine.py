@@ -73,6 +73,14 @@ def test_an_image_that_would_not_look_there_is_refused(
     check_support(NOTHING_OWN, NO_ACCESS, Staging(tmp_path / "other"))
 
 
+@pytest.mark.parametrize("line", ["anna:x:103:103::/:/sbin/nologin", "otto:x:1001:1001::/:/bin/sh"])
+def test_a_user_whom_the_image_has_already(system: Staging, line: str) -> None:
+    system.put_file("etc/passwd", f"root:x:0:0::/root:/bin/sh\n{line}\n".encode())
+    with pytest.raises(DataError, match="anna"):
+        check_support(NOTHING_OWN, ANNA, system)
+    check_support(NOTHING_OWN, NO_ACCESS, system)
+
+
 def test_secrets_do_not_show_in_what_identifies_a_disk() -> None:
     assert "geheim" not in repr(ALL.facts())
     assert ALL.facts() != replace(ALL, credentials={"token": b"other"}).facts()
