@@ -94,7 +94,7 @@ def test_killed_and_run_again(
     product = Product(folder=copy.product.folder, environment={"TMPDIR": str(room)})
     words: list[object] = ["pipeline", "run", "debian-core", "--output", copy.disk]
     force = ["--force"] if title.startswith("Building") else []
-    # Only the build is done: all that comes after it is to do, by a server that nobody has seen yet.
+    # Only the build is done: all that comes after it is to do, by a server that nobody has seen.
     shutil.rmtree(copy.workspace / "www")
     shutil.rmtree(copy.workspace / "state/trust")
 
