@@ -1,6 +1,7 @@
 """What tests of several areas share: a workspace with real keys, made once for a session."""
 
 import shutil
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib.progress import Silent
 from coreimage.systemimage import keyrings
+
+# Started in the background by a shell, we and all programs that tests start would be deaf to it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

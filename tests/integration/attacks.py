@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.flasher.flash import FlashOptions, Place, fetch_only, planned
+from coreimage.flasher.flash import FlashJob, FlashOptions, Place, fetch_only, flash, planned
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
@@ -50,21 +51,33 @@ class Client:
         found = (json.loads(path.read_bytes())["serial"] for path in self.memory.glob("*.json"))
         return max(found, default=0)
 
-    def fetch(
+    @property
+    def cache(self) -> Path:
+        """Where its downloads are."""
+        return self._home / "cache"
+
+    @property
+    def output(self) -> Path:
+        """The disk image that it makes."""
+        return self._home / "x86.img"
+
+    @contextmanager
+    def planning(
         self,
         server: str,
         *,
         now: datetime = channel_tree.NOW,
         channel: str = channel_tree.CHANNEL,
-        meanwhile: Callable[[], None] = lambda: None,
         verify_tls: bool = True,
         allow_unfresh: bool = False,
-    ) -> int:
-        """Download and verify the newest image as `flash --download-only` does: its version."""
+        mirrors: Sequence[str] = (),
+        download_only: bool = True,
+    ) -> Iterator[FlashJob]:
+        """Yield what is to be done for the newest image."""
         place = Place(
-            server=server,
+            servers=[server, *mirrors],
             archive_master=self.archive_master,
-            cache=self._home / "cache",
+            cache=self.cache,
             scratch=self._home / "scratch",
             verify_tls=verify_tls,
             limits=LIMITS,
@@ -74,15 +87,42 @@ class Client:
         options = FlashOptions(
             release="13",
             channel=channel,
-            output=self._home / "x86.img",
+            output=self.output,
             oem="generic-amd64",
             oem_folders=[shipped_folder()],
-            download_only=True,
+            download_only=download_only,
         )
         with planned(options, place, progress=Silent(), now=now) as job:
+            yield job
+
+    def fetch(
+        self,
+        server: str,
+        *,
+        now: datetime = channel_tree.NOW,
+        channel: str = channel_tree.CHANNEL,
+        meanwhile: Callable[[], None] = lambda: None,
+        verify_tls: bool = True,
+        allow_unfresh: bool = False,
+        mirrors: Sequence[str] = (),
+    ) -> int:
+        """Download and verify the newest image as `flash --download-only` does: its version."""
+        with self.planning(
+            server,
+            now=now,
+            channel=channel,
+            verify_tls=verify_tls,
+            allow_unfresh=allow_unfresh,
+            mirrors=mirrors,
+        ) as job:
             meanwhile()
             fetch_only(job, progress=Silent())
             return job.plan.image.version
+
+    def flash(self, server: str) -> None:
+        """Make a disk of the newest image."""
+        with self.planning(server, download_only=False) as job:
+            flash(job, progress=Silent())
 
 
 class Thief:

@@ -307,7 +307,7 @@ def test_the_loader_is_the_same_bytes_every_time(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from coreimage.flasher.disk.content import assemble as module
+from coreimage.flasher.disk import assemble as module
 with module._unnamed(Path(sys.argv[1])) as descriptor:
     module._write(descriptor, b"half", 0)
     print("writing", flush=True)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.lib import run
-from coreimage.systemimage import channels
-from tests.integration import channel_tree
+from coreimage.systemimage import channels, tree
+from tests.integration import channel_tree, liar
 
 UDF = "from coreimage.cli.device_flash import main; main()"
 COREIMAGE = "from coreimage.cli.main import main; main()"
@@ -116,6 +117,20 @@ def test_without_a_workspace_server_and_trust_are_named(
     assert left(tmp_path) == []
 
 
+def test_a_server_that_is_named_comes_before_that_of_the_environment(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(workspace.channel_tree)
+    monkeypatch.setenv("COREIMAGE_ARCHIVE_MASTER", str(workspace.archive_master))
+    monkeypatch.setenv("COREIMAGE_SERVER", here)
+    query = ("query", "--list-channels")
+    assert started(UDF, *query, cwd=tmp_path).status == 0
+    monkeypatch.setenv("COREIMAGE_SERVER", "/nowhere")
+    assert started(UDF, *query, cwd=tmp_path).status == 66
+    assert started(UDF, "--server", here, *query, cwd=tmp_path).status == 0
+    assert started(UDF, *query, "--server", "/nowhere", "--mirror", here, cwd=tmp_path).status == 66
+
+
 def test_developer_mode_makes_a_key_pair_beside_the_image(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -211,3 +226,73 @@ def test_killed_at_any_moment_nothing_is_left(
     assert process.returncode == 0, said
     assert left_in(scratch) == []
     assert left(tmp_path) == ["x.img", "x.img.ssh-key", "x.img.ssh-key.pub"]
+
+
+def test_interrupted_while_a_server_stalls_and_resumed_by_the_next_run(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends at once, leaves no image and no process, and loses nothing of what had come."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    stalled = threading.Event()
+
+    def stall(handler: liar.Handler, content: bytes) -> None:
+        handler.head(200, {"Content-Length": str(len(content)), "ETag": '"one"'})
+        handler.wfile.write(content[: len(content) // 2])
+        handler.wfile.flush()
+        stalled.set()
+        handler.released.wait()
+
+    images = tree.read_index(workspace, channel_tree.CHANNEL, channel_tree.DEVICE)
+    pool = images.full(None).files[0]
+    with liar.serving(workspace.channel_tree) as server:
+        server.lies[pool.path] = stall
+        argv = command(UDF, "core", "13", "--channel", "edge", "-o", "x.img")
+        argv += ["--server", server.url, "--workspace", workspace.root]
+        with run.start(argv, cwd=tmp_path, stderr=run.PIPE) as process:
+            assert stalled.wait(60)
+            part = workspace.cache / f"downloads/{pool.checksum}.part"
+            while not (part.exists() and part.stat().st_size == pool.size // 2):
+                assert process.poll() is None
+            os.kill(process.pid, signal.SIGTERM)
+            said = process.stderr.read().decode() if process.stderr else ""
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "Traceback" not in said
+        assert left(tmp_path) == []
+        assert left_in(workspace.cache / "flash") == []
+        server.lies.clear()
+        server.requests.clear()
+        again = started(UDF, *argv[3:], cwd=tmp_path)
+        assert again.status == 0, again.stderr.decode()
+        assert (pool.path, f"bytes={pool.size // 2}-") in server.requests
+    assert left(tmp_path) == ["x.img"]
+
+
+@pytest.mark.parametrize("size", ["40k", "400k", "3m"])
+def test_a_disk_that_is_full_at_some_step_is_left_empty(
+    workspace: Workspace, tmp_path: Path, size: str
+) -> None:
+    """Downloads, file systems and the disk itself: where there is no space, nothing stays."""
+    small = tmp_path / "small"
+    small.mkdir()
+    shell = (
+        'mount -t tmpfs -o "size=$1" none "$2" && cd "$2" && shift 2 && "$@"; status=$?; '
+        'echo "left:" $(find . -type f ! -path "./home/.cache/*"); exit $status'
+    )
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
+    words = ["core", "13", "--channel", "edge", "-o", "x.img"]
+    trust: list[str | Path] = ["--archive-master", workspace.archive_master]
+    with liar.serving(workspace.channel_tree) as server:
+        ended = run.run(
+            [
+                *namespace,
+                *(size, small),
+                *command(UDF, *words, "--server", server.url, *trust),
+            ],
+            check=False,
+            env={"HOME": f"{small}/home", "XDG_STATE_HOME": str(tmp_path), "no_proxy": "127.0.0.1"},
+        )
+    said = ended.stderr.decode()
+    assert ended.status == 1, said
+    assert "space" in said
+    assert "Traceback" not in said
+    assert ended.stdout.decode().endswith("left:\n")

@@ -2,22 +2,23 @@
 
 import hashlib
 import os
-import random
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
-from coreimage.flasher.download import collected
 from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
+from coreimage.flasher.gather import gathered
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of
-from coreimage.lib.progress import Silent
+from coreimage.lib.progress import Silent, Task
 from coreimage.lib.transport import Limits
 from tests.integration import channel_tree, liar
 from tests.integration.channel_tree import NOW
@@ -47,7 +48,7 @@ def server(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
 
 def place(workspace: Workspace, home: Path, *, server: str | None = None) -> Place:
     return Place(
-        server=server or str(workspace.channel_tree),
+        servers=[server or str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",
@@ -113,17 +114,57 @@ def test_the_disk_holds_what_was_asked_for(workspace: Workspace, tmp_path: Path)
 def test_the_same_inputs_give_the_same_bytes(
     workspace: Workspace, server: liar.Liar, tmp_path: Path
 ) -> None:
-    def shuffled(handler: liar.Handler, content: bytes) -> None:
-        handler.released.wait(random.random() / 10)  # noqa: S311  any latency will do
+    """Whichever file comes first: here the later ones do, and only then the first one."""
+    later = threading.Semaphore(0)
+
+    def ahead(handler: liar.Handler, content: bytes) -> None:
+        liar.honest(handler, content)
+        later.release()
+
+    def behind(handler: liar.Handler, content: bytes) -> None:
+        assert later.acquire(timeout=15)
         liar.honest(handler, content)
 
-    for file in (workspace.channel_tree / "pool").glob("*.tar.xz"):
-        server.lies[f"/pool/{file.name}"] = shuffled
     first, second = tmp_path / "first.img", tmp_path / "elsewhere/second.img"
     second.parent.mkdir()
-    make(place(workspace, tmp_path), options(first))
+    plan = make(place(workspace, tmp_path), options(first))
+    order = [file.path for file in sorted(plan.image.files, key=lambda file: file.order)]
+    server.lies = {order[0]: behind, order[1]: ahead}
     make(place(workspace, tmp_path / "other", server=server.url), options(second))
     assert digest(first) == digest(second)
+
+
+class Watching(Silent):
+    """Progress that notices when unpacking has come so far."""
+
+    def __init__(self) -> None:
+        self.unpacked = threading.Event()
+
+    @contextmanager
+    def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[Task]:
+        with super().task(title, total, unit=unit) as task:
+            yield self if title == "unpacking" else task
+
+    def advance(self, amount: int) -> None:
+        if amount:
+            self.unpacked.set()
+
+
+def test_the_first_file_is_unpacked_while_the_next_one_is_on_its_way(
+    workspace: Workspace, server: liar.Liar, tmp_path: Path
+) -> None:
+    progress = Watching()
+    where = place(workspace, tmp_path, server=server.url)
+    with planned(options(tmp_path / "x.img"), where, progress=progress, now=NOW) as job:
+        order = sorted(job.plan.image.files, key=lambda file: file.order)
+
+        def late(handler: liar.Handler, content: bytes) -> None:
+            assert progress.unpacked.wait(15)
+            liar.honest(handler, content)
+
+        server.lies[order[1].path] = late
+        flash(job, progress=progress)
+    assert (tmp_path / "x.img").exists()
 
 
 def test_other_options_give_other_identifiers(workspace: Workspace, tmp_path: Path) -> None:
@@ -311,8 +352,8 @@ def test_a_file_exchanged_after_its_verification_is_not_what_is_read(
     wanted = options(tmp_path / "x.img")
     with planned(wanted, where, progress=Silent(), now=NOW) as job:
         assert job.server is not None
-        with collected(job.server.source, job.plan.image, job.server.chain, Silent()) as payloads:
-            for payload in payloads:
+        with gathered(job.server.source, job.plan.image, job.server.chain, Silent()) as found:
+            for payload in list(found):
                 evil = tmp_path / "evil"
                 evil.write_bytes(b"evil")
                 evil.replace(tree / payload.entry.path.lstrip("/"))

@@ -23,7 +23,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def attempt(workspace: Workspace, home: Path, channel: str, *, release: str = "13") -> None:
     place = Place(
-        server=str(workspace.channel_tree),
+        servers=[str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",

@@ -68,7 +68,7 @@ def make(home: Path, wish: LocalWish, *, name: str = "x.img", only_plan: bool = 
         local=wish,
     )
     place = Place(
-        server="", archive_master=home / "none", cache=home / "cache", scratch=home / "scratch"
+        servers=[], archive_master=home / "none", cache=home / "cache", scratch=home / "scratch"
     )
     with planned(options, place, progress=Silent(), now=NOW) as job:
         if not only_plan:
@@ -174,7 +174,7 @@ def flash_mixed(workspace: Workspace, home: Path, device: Path) -> FlashPlan:
         local=LocalWish(device_part=str(device)),
     )
     place = Place(
-        server=str(workspace.channel_tree),
+        servers=[str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",

@@ -42,7 +42,7 @@ def make(home: Path, name: str, *, bmap: bool = False, oem: str = "generic-amd64
         medium=Medium(form=form_of(home / name, None), bmap=bmap),
     )
     place = Place(
-        server="", archive_master=home / "none", cache=home / "cache", scratch=home / "scratch"
+        servers=[], archive_master=home / "none", cache=home / "cache", scratch=home / "scratch"
     )
     with planned(options, place, progress=Silent(), now=NOW) as job:
         flash(job, progress=Silent())

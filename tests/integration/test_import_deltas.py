@@ -1,20 +1,24 @@
 """Deltas that an import makes: in the same step, exact, and only where they are worth it."""
 
 import lzma
+import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from coreimage.config import Workspace
 from coreimage.feeds import ChannelSettings
-from coreimage.lib.progress import Silent
+from coreimage.lib.progress import Progress, Silent, Task
 from coreimage.model.index import Image, ImageType
-from coreimage.systemimage import channels, importer, pool, tree
+from coreimage.model.keyring import KeyringType
+from coreimage.systemimage import channels, importer, orphans, pool, tree
 from coreimage.systemimage.addition import ImportResult
 from tests.support.publications import (
     SERIES,
@@ -48,7 +52,9 @@ def notes() -> Notes:
 def run_import(workspace: Workspace, now: datetime, notes: Notes) -> Import:
     channels.create_channel(workspace, CHANNEL, now=now)
 
-    def run(channel: str = CHANNEL, **more: object) -> ImportResult:
+    def run(
+        channel: str = CHANNEL, *, progress: Progress | None = None, **more: object
+    ) -> ImportResult:
         settings = {"deltabase": [CHANNEL], "project": "ubuntu-core", "release": "15.04", **more}
         return importer.import_image(
             workspace,
@@ -56,7 +62,7 @@ def run_import(workspace: Workspace, now: datetime, notes: Notes) -> Import:
             device=DEVICE,
             settings=ChannelSettings.model_validate(settings),
             series=SERIES,
-            progress=notes,
+            progress=progress or notes,
             now=now,
         )
 
@@ -188,6 +194,64 @@ def test_a_base_that_was_altered_is_none(
     run_import()
     assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
     assert any("no delta from image 1: the signature" in each for each in notes.notes)
+
+
+def test_paths_that_only_the_old_version_file_has_would_stay(
+    workspace: Workspace, run_import: Import, notes: Notes, now: datetime
+) -> None:
+    """The full image brings its own version file only: other makers' files may say more."""
+    publish(workspace, "20150511", rootfs=rootfs("one"))
+    first = run_import().image
+    with tree.edit(workspace, now=now, purpose="test") as edit:
+        old = edit.where(first.files[-1].path).read_bytes()
+        more = tarball([member("system/etc/more.ini", data=b"x")], compressed=False)
+        content = lzma.compress(more[:1024] + lzma.decompress(old))
+        path = edit.free_path(first.files[-1].path, content)
+        edit.put_signed(path, content, level=KeyringType.IMAGE_SIGNING)
+        checksum = sha256(content).hexdigest()
+        entry = replace(first.files[-1], path=path, checksum=checksum, size=len(content))
+        changed = replace(first, files=[*first.files[:-1], entry])
+        edit.put_index(CHANNEL, DEVICE, replace(edit.index(CHANNEL, DEVICE), images=[changed]))
+    publish(workspace, "20150512", rootfs=rootfs("two"))
+    run_import()
+    assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
+    assert any("in each other's way at 'system/etc/more.ini'" in each for each in notes.notes)
+
+
+class Collecting(Notes):
+    """Removes what nothing names, as soon as something is compressed."""
+
+    def __init__(self, workspace: Workspace, now: datetime) -> None:
+        super().__init__()
+        self._workspace, self._now = workspace, now
+
+    @contextmanager
+    def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[Task]:
+        if title.startswith("compressing"):
+            gone = orphans.collect(self._workspace, now=self._now, grace=timedelta())
+            self.notes += ["collected"] if gone.files else []
+        with super().task(title, total, unit=unit) as task:
+            yield task
+
+
+def test_a_file_that_gc_takes_while_it_is_to_be_used_again_is_made_anew(
+    workspace: Workspace, run_import: Import, now: datetime
+) -> None:
+    publish(workspace, "20150511", rootfs=rootfs("one"))
+    before = run_import().image
+    channels.remove_channel(workspace, CHANNEL, now=now)
+    channels.create_channel(workspace, CHANNEL, now=now)
+    for path in workspace.channel_tree.rglob("*.*"):
+        if path.is_file() and not path.is_symlink():
+            os.utime(path, (now.timestamp(), now.timestamp()))
+    publish(workspace, "20150512", rootfs=rootfs("one"), device=tarball(device_members("new")))
+    progress = Collecting(workspace, now)
+    after = run_import(progress=progress).image
+    assert "collected" in progress.notes
+    gone = before.files[0].path
+    assert f"'{gone}' was removed while it was to be used again" in progress.notes
+    assert after.files[0] == before.files[0]
+    assert all(tree.local_path(workspace, file.path).is_file() for file in after.files)
 
 
 def test_two_importers_of_different_images_both_finish_in_order(

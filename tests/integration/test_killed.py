@@ -14,7 +14,9 @@ import pytest
 
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib import run
+from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
+from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import keyrings
 from tests.support.faults import Step, killed_at, steps
 from tests.support.plain import PlainClient, Seen
@@ -28,6 +30,7 @@ from tests.support.publications import (
 
 EDGE = "ubuntu-core/edge"
 IMPORT = ("image", "import", EDGE, "generic_amd64", "--series", SERIES, "--product", "core")
+OLD_KEY = "the key that signed before"
 OPERATIONS = {
     "publish": IMPORT,
     "alias": ("channel", "alias", "ubuntu-core/next", EDGE),
@@ -38,10 +41,12 @@ OPERATIONS = {
     "refresh": ("channel", "refresh", "--force"),
     "rotate": ("keyring", "rotate", "image-signing"),
     "rotate-master": ("keyring", "rotate", "image-master"),
+    "retire": ("keyring", "retire", "image-signing"),
+    "revoke": ("keyring", "revoke", OLD_KEY),
     "gc": ("image", "gc", "--grace", "0"),
 }
 # What an operation says when it is asked for again after it has happened.
-_DONE_ALREADY = {"rename": 66, "remove": 66}
+_DONE_ALREADY = {"rename": 66, "remove": 66, "retire": 1}
 _UNSEEN = frozenset({"gc", "refresh"})
 
 
@@ -59,10 +64,16 @@ class Scene:
         shutil.copytree(self._template, self.root, symlinks=True)
 
     def command(self, words: tuple[str, ...]) -> list[str | Path]:
+        words = tuple(self.old_key() if word == OLD_KEY else word for word in words)
         return [sys.executable, "-m", "coreimage", *words, "--workspace", self.root]
 
     def run(self, words: tuple[str, ...]) -> run.Completed:
         return run.run(self.command(words), check=False)
+
+    def old_key(self) -> str:
+        """Return the fingerprint of the key that signed before the one that does now."""
+        store = Signer(load_workspace(self._template).gpg_home)
+        return store.keys(KeyringType.IMAGE_SIGNING)[0].fingerprint
 
     def look(self) -> Seen:
         """Verify the tree with plain programs and return what a client sees."""
@@ -99,7 +110,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number:
             assert scene.run(IMPORT).status == 0
         _publish(workspace, f"2015051{number}", text)
-    assert scene.run(("channel", "alias", "ubuntu-core/stable", EDGE)).status == 0
+    for words in (
+        ("channel", "alias", "ubuntu-core/stable", EDGE),
+        ("keyring", "rotate", "image-signing"),
+        ("image", "resign"),
+    ):
+        assert scene.run(words).status == 0
     return root
 
 

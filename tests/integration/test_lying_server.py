@@ -126,6 +126,30 @@ def test_a_later_run_goes_on_where_an_earlier_one_broke(server: liar.Liar, tmp_p
     assert server.requests == [("/file", f"bytes={len(CONTENT) // 2}-")]
 
 
+def test_what_changed_on_the_server_is_not_continued(server: liar.Liar, tmp_path: Path) -> None:
+    """The part says which state it is of; a server that has another one sends that whole."""
+    asked: list[str] = []
+
+    def changed(handler: liar.Handler, content: bytes) -> None:
+        asked.append(handler.headers.get("If-Range", ""))
+        handler.head(200, {"Content-Length": str(len(content)), "ETag": '"two"'})
+        handler.wfile.write(content)
+
+    def half(handler: liar.Handler, content: bytes) -> None:
+        handler.head(200, {"Content-Length": str(len(content)), "ETag": '"one"'})
+        handler.wfile.write(bytes(len(content) // 2))
+
+    server.lies["/file"] = half
+    once = Limits(window=0.3, deadline=5, attempts=1)
+    with pytest.raises(UnavailableError):
+        bring(server, tmp_path / "file", limits=once)
+    server.lies["/file"] = changed
+    bring(server, tmp_path / "file", limits=once)
+    assert asked == ['"one"']
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert os.listxattr(tmp_path / "file") == []
+
+
 def test_a_rotten_beginning_is_thrown_away_once(server: liar.Liar, tmp_path: Path) -> None:
     (tmp_path / "file.part").write_bytes(b"rotten" * 100)
     bring(server, tmp_path / "file")

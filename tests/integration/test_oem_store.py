@@ -82,7 +82,7 @@ def found(
         store=where,
     )
     place = Place(
-        server=url or str(shared.channel_tree),
+        servers=[url or str(shared.channel_tree)],
         archive_master=shared.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",
@@ -217,3 +217,32 @@ def test_the_commands_build_publish_and_show(workspace: Workspace) -> None:
     gone = coreimage("oem", "withdraw", "board", "1.0", "--store", "mine", cwd=home)
     assert gone.status == 0
     assert coreimage("oem", "refresh", "--force", cwd=home).stdout == b"mine\n"
+
+
+def test_an_older_index_is_refused_though_it_has_not_expired(
+    shared: Workspace, server: liar.Liar, tmp_path: Path
+) -> None:
+    assert found(shared, tmp_path, "board", url=server.url).info.version == "1.1"
+    for name in ("index.json", "index.json.asc"):
+        old = (shared.channel_tree / "store/default/states/1" / name).read_bytes()
+        server.lies[f"/store/default/{name}"] = instead(old)
+    with pytest.raises(TrustError, match="has serial 1, and serial 2 was seen before"):
+        found(shared, tmp_path, "board", url=server.url)
+    server.lies.clear()
+    assert found(shared, tmp_path, "board", url=server.url).info.version == "1.1"
+
+
+def test_a_withdrawn_version_comes_back_as_it_was_or_not_at_all(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for version in ("1.0", "1.1"):
+        publish(workspace, "s", board(tmp_path, version=version), tmp_path)
+    store.withdraw(workspace, "s", "board", "1.1", now=NOW)
+    store.refresh(workspace, now=NOW, force=True)
+    with pytest.raises(CoreImageError, match=r"has another board 1\.1 already"):
+        publish(workspace, "s", board(tmp_path, version="1.1", text="vendor: me\n"), tmp_path)
+    assert publish(workspace, "s", board(tmp_path, version="1.1"), tmp_path)
+    index = store.read_store(workspace, "s")
+    assert index is not None
+    assert [each.version for each in index.packages] == ["1.0", "1.1"]
+    assert index.withdrawn == {}

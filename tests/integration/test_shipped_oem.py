@@ -73,7 +73,7 @@ def make(workspace: Workspace, home: Path, name: str) -> tuple[Path, FlashPlan]:
         oem_folders=[home, shipped_folder()],
     )
     place = Place(
-        server=str(workspace.channel_tree),
+        servers=[str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
         cache=home / "cache",
         scratch=home / "scratch",

@@ -78,13 +78,55 @@ def served(road: Road) -> Iterator[str]:
         run.terminate(server)
 
 
+SERVICE = """\
+name: hello
+version: "1.0"
+services:
+  - name: greeter
+    start: bin/greet "a word"
+"""
+GREET = """\
+#!/bin/sh
+echo "$@: uid $(id -u), $(cat /etc/credstore/token 2> /dev/null || echo no) secrets"
+echo kept > "$SNAP_APP_DATA_PATH/state" && touch /usr/x || exec sleep infinity
+"""
+NETWORK = """\
+network: {version: 2, ethernets: {any: {match: {name: "e*"}, dhcp4: true}}}
+"""
+
+
+def own(folder: Path) -> list[str]:
+    """Return options for what a machine has of its own."""
+    for path, text in {
+        "hello/meta/package.yaml": SERVICE,
+        "hello/bin/greet": GREET,
+        "lab.yaml": NETWORK,
+        "token": "geheim",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    (folder / "hello/bin/greet").chmod(0o755)
+    return [
+        *("--install", f"{folder}/hello", "--hostname", "kiosk-7"),
+        *("--network", f"{folder}/lab.yaml", "--credential", f"token={folder}/token"),
+    ]
+
+
 def test_keys_open_the_system_and_passwords_do_not(road: Road, tmp_path: Path) -> None:
     disk, key = tmp_path / "x86.img", tmp_path / "key"
     run.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     words = ["core", "13", "--channel", "edge", "--output", disk]
-    road.product.run("flash", *words, "--ssh-key", f"{key}.pub")
+    road.product.run("flash", *words, "--ssh-key", f"{key}.pub", *own(tmp_path))
+    road.product.run("disk", "verify", disk)
 
     with booted(road.product, disk) as port:
+        assert ask(port, key, "hostname") == "kiosk-7"
+        assert ask(port, key, "systemctl is-active hello_greeter") == "active"
+        said = ask(port, key, "journalctl --unit hello_greeter --output cat")
+        assert re.search(r"^a word: uid 6\d{4}, no secrets$", said, re.MULTILINE)
+        assert ask(port, key, "sudo cat /var/lib/coreimage/apps/hello/state") == "kept"
+        assert ask(port, key, "sudo cat /etc/credstore/token") == "geheim"
+        assert "10-netplan-any.network" in ask(port, key, "networkctl status --no-pager 'e*'")
         assert ask(port, key, "sudo id -u") == "0"
         assert ask(port, key, "touch /etc/x /usr/x 2>&1 | grep -c 'Read-only'") == "2"
         assert ask(port, key, "sudo cut -d: -f2 /etc/shadow | grep -v '^[!*]'; true") == ""
@@ -101,14 +143,15 @@ def test_keys_open_the_system_and_passwords_do_not(road: Road, tmp_path: Path) -
 def test_developer_mode_makes_a_key_and_opens_the_console(road: Road, tmp_path: Path) -> None:
     disk = tmp_path / "x86.img"
     words = ["core", "13", "--channel", "edge", "--output", disk, "--developer-mode"]
-    done = road.product.run("flash", *words)
+    done = road.product.run("flash", *words, "--user", "anna")
 
     private = tmp_path / "x86.img.ssh-key"
     assert private.stat().st_mode & 0o777 == 0o600
     assert str(private) in done.stdout.decode()
     with booted(road.product, disk) as port:
-        assert ask(port, private, "test -e /var/lib/coreimage/developer-mode && echo yes") == "yes"
-        assert "core" in ask(port, private, WHO_HAS_THE_CONSOLE).split()
+        test = "test -e /var/lib/coreimage/developer-mode && sudo id -u"
+        assert ask(port, private, test, user="anna") == "0"
+        assert "anna" in ask(port, private, WHO_HAS_THE_CONSOLE, user="anna").split()
 
 
 WHO_HAS_THE_CONSOLE = """
@@ -146,12 +189,12 @@ SSH = [
 ]
 
 
-def ask(port: int, key: Path, command: str, *, check: bool = True) -> str:
+def ask(port: int, key: Path, command: str, *, check: bool = True, user: str = "core") -> str:
     """Run a command in the machine and return what it printed."""
     argv = [word.format(port=port) for word in SSH]
     identity = ["-o", "IdentitiesOnly=yes", "-i", str(key)]
     return (
-        run.run([*argv, *identity, "core@127.0.0.1", command], check=check, timeout=180)
+        run.run([*argv, *identity, f"{user}@127.0.0.1", command], check=check, timeout=180)
         .stdout.decode()
         .strip()
     )

@@ -5,7 +5,11 @@ once more as the suite vivid. The kernel is a stand-in: nothing is booted here.
 """
 
 import gzip
+import json
+import os
+import shutil
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +28,7 @@ LINE = (
     "SUBPROJECT=system-image EXTRA_PPAS=snappy-dev/image "
     "for-project ubuntu-core cron.daily-preinstalled --live"
 )
+FLASH_LINE = "sudo ubuntu-device-flash core 15.04 --channel edge --output x86.img"
 KERNEL = {"boot/vmlinuz-3.19": "kernel", "boot/initrd.img-3.19": "initrd"}
 SETTINGS = """\
 [archives.ubuntu]
@@ -166,6 +171,65 @@ def test_the_channel_has_the_image(published: tuple[Product, Path]) -> None:
     (image,) = product.json("image", "list", "ubuntu-core/15.04/edge", "-w", "workspace")
     assert image["version"] == 1
     assert image["type"] == "full"
+
+
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_the_line_that_flashes_needs_no_root(
+    published: tuple[Product, Path], everybody: Path, user: str
+) -> None:
+    """The page's other line, word for word but for `sudo`, against a server on this machine."""
+    product, _ = published
+    folder = everybody / user
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    install_commands(folder / "bin", product)
+    workspace = product.folder / "workspace"
+    pinned = folder / "archive-master.tar.xz"
+    shutil.copy(workspace / "trust/archive-master.tar.xz", pinned)
+    prefix = []
+    if user == "nobody" and os.geteuid() == 0:
+        prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    elif user == "root" and os.geteuid() != 0:
+        prefix = ["unshare", "--map-root-user"]
+    with served(workspace / "www/system-image") as server:
+        done = run.run(
+            [*prefix, "/bin/sh", "-c", FLASH_LINE.removeprefix("sudo ")],
+            cwd=folder,
+            env={
+                "PATH": f"{folder / 'bin'}:/usr/bin:/bin:/usr/sbin:/sbin",
+                "HOME": str(folder),
+                "XDG_STATE_HOME": str(folder / "state"),
+                "COREIMAGE_SERVER": server,
+                "COREIMAGE_ARCHIVE_MASTER": str(pinned),
+                "no_proxy": "127.0.0.1",
+            },
+            check=False,
+            timeout=300,
+        )
+    assert done.status == 0, done.stderr.decode(errors="replace")
+    lines = done.stdout.decode().splitlines()
+    assert lines[:6] == [
+        "New image complete",
+        "Summary:",
+        " Output: x86.img",
+        " Architecture: amd64",
+        " Channel: edge",
+        " Version: 1",
+    ]
+    assert lines[6].endswith(" -m 768 x86.img")
+    table = json.loads(run.run(["sfdisk", "--json", folder / "x86.img"]).stdout)
+    names = [each["name"] for each in table["partitiontable"]["partitions"]]
+    assert names == ["grub", "system-boot", "system-a", "system-b", "writable"]
+    if user == "nobody" and (other := everybody / "root/x86.img").exists():
+        assert run.run(["cmp", folder / "x86.img", other], check=False).status == 0
+
+
+@pytest.fixture(scope="module")
+def everybody() -> Iterator[Path]:
+    """A folder that every user may look into."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def test_each_build_remembers_what_was_asked_for(published: tuple[Product, Path]) -> None:

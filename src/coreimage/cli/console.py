@@ -6,17 +6,21 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from coreimage.errors import CoreImageError, TerminatedError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -41,16 +45,22 @@ class _Task:
         self.advance = advance
 
 
+def _say(line: str) -> None:
+    # One write: lines of several threads must not mix, as those of print() may.
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 class PlainProgress:
     """Progress as lines, for logs and pipes: when a task begins and when it ends."""
 
     def stage(self, title: str) -> None:
         """Print the stage's title."""
-        print(f"== {title}", file=sys.stderr, flush=True)
+        _say(f"== {title}")
 
     def note(self, message: str) -> None:
         """Print the message."""
-        print(f"   {message}", file=sys.stderr, flush=True)
+        _say(f"   {message}")
 
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[_Task]:
@@ -67,16 +77,22 @@ class PlainProgress:
         seconds = time.monotonic() - begun
         amount = f"{done / 1e6:.1f} MB, " if unit == "bytes" else ""
         rate = f", {done / 1e6 / seconds:.1f} MB/s" if unit == "bytes" and seconds > 1 else ""
-        print(f"   {title}: {amount}{seconds:.1f} s{rate}", file=sys.stderr, flush=True)
+        _say(f"   {title}: {amount}{seconds:.1f} s{rate}")
 
 
 class RichProgress:
-    """Progress for a person at a terminal: bars with amount, rate and remaining time."""
+    """Progress for a person at a terminal: bars with amount, rate and remaining time.
+
+    Tasks may run at the same time, in several threads: their bars stand below each other.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
+        self._lock = threading.Lock()
+        self._display: Progress | None = None
+        self._running = 0
 
     def stage(self, title: str) -> None:
         """Print the stage's title."""
@@ -89,20 +105,31 @@ class RichProgress:
     @contextmanager
     def task(self, title: str, total: int | None, *, unit: str = "bytes") -> Iterator[_Task]:
         """Show a bar until the task is done."""
-        from rich import progress
-
-        columns: list[progress.ProgressColumn] = [
-            progress.TextColumn("   {task.description}"),
-            progress.BarColumn(),
-        ]
-        if unit == "bytes":
-            columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-        columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
-        with progress.Progress(*columns, console=self._console) as bars:
-            bar = bars.add_task(title, total=total)
+        with self._shown() as bars:
+            bar = bars.add_task(_escaped(title), total=total, unit=unit)
             yield _Task(lambda amount: bars.advance(bar, amount))
             if total is None:
-                bars.update(bar, total=bars.tasks[0].completed or 1, completed=None)
+                bars.update(bar, total=bars.tasks[bar].completed or 1, completed=None)
+
+    @contextmanager
+    def _shown(self) -> "Iterator[Progress]":
+        """Yield the display that all tasks of this moment share; a terminal has room for one."""
+        from coreimage.cli.bars import make_display
+
+        with self._lock:
+            if self._display is None:
+                self._display = make_display(self._console)
+                self._display.start()
+            display = self._display
+            self._running += 1
+        try:
+            yield display
+        finally:
+            with self._lock:
+                self._running -= 1
+                if not self._running:
+                    display.stop()
+                    self._display = None
 
 
 def _escaped(text: str) -> str:

@@ -1,5 +1,6 @@
 """The command `ubuntu-device-flash`, with the options and the meaning that it always had."""
 
+import os
 import sys
 
 import typer
@@ -39,8 +40,10 @@ def _options(
         "allow_unfresh": allow_unfresh,
         "verbose": verbose,
     }
-    # What stands before the command is what the command takes where it says nothing itself.
-    defaults = {name: value for name, value in given.items() if value not in (None, False)}
+    # What stands before the command is what the command takes where it says nothing itself; the
+    # environment was looked at for that already, and comes after what was said.
+    os.environ.pop(flash.SERVER_VARIABLE, None)
+    defaults = {name: value for name, value in given.items() if value not in (None, False, [], ())}
     context.default_map = {
         "core": defaults,
         "query": {name: value for name, value in defaults.items() if name in _ASKING},

@@ -153,6 +153,7 @@ def _options(
         revision=int(install["version"]),
         access=access_of(facts),
         download_only=True,
+        seed=bytes.fromhex(str(install["seed"])) if "seed" in install else None,
     )
 
 

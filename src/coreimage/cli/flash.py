@@ -21,6 +21,7 @@ from coreimage.errors import NotFoundError, UsageError
 if TYPE_CHECKING:
     from coreimage.config import Workspace
     from coreimage.flasher.flash import FlashJob, Place
+    from coreimage.flasher.own.machine import Own
     from coreimage.flasher.provision import Access
     from coreimage.flasher.server import Server
     from coreimage.lib.progress import Progress
@@ -37,11 +38,16 @@ class ImageFormat(StrEnum):
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
 
+SERVER_VARIABLE = "COREIMAGE_SERVER"
 ServerOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
+        "--server",
+        "--mirror",
+        metavar="URL",
+        envvar=SERVER_VARIABLE,
         help="The channel server, a URL or the folder of a channel tree; by default the"
-        " workspace's own tree.",
+        " workspace's own tree. Repeat it for mirrors: they are asked in this order.",
         show_default=False,
     ),
 ]
@@ -61,6 +67,7 @@ TlsOption = Annotated[
 ArchiveMasterOption = Annotated[
     Path | None,
     typer.Option(
+        envvar="COREIMAGE_ARCHIVE_MASTER",
         help="The keyring tarball that everything is verified with; by default the workspace's.",
         show_default=False,
     ),
@@ -169,7 +176,48 @@ def core(
     ssh_key: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A public key file that may log in as 'core', by SSH; repeatable.",
+            metavar="FILE",
+            help="A public key file that may log in by SSH, as 'core' or as --user; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    user: Annotated[
+        str, typer.Option(help="Whose the keys are: the image's user, or one more of that name.")
+    ] = "core",
+    hostname: Annotated[
+        str | None, typer.Option(help="The name of the machine.", show_default=False)
+    ] = None,
+    network: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="How it reaches networks: a file of systemd-networkd, NAME.network, or of"
+            " netplan, NAME.yaml; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A systemd credential for its services, readable by root alone; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    cloud_init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="USER_DATA",
+            help="User data for cloud-init, if the image has that.",
+            show_default=False,
+        ),
+    ] = None,
+    install: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PACKAGE",
+            help="A package for the machine: the path of a folder with meta/package.yaml, or of a"
+            " tar of it; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -209,7 +257,7 @@ def core(
             "this needs a release, or a root file system of this machine",
             hint="give a release such as 13, or --rootfs",
         )
-    remote = rootfs is None and (server is None or archive_master is None)
+    remote = rootfs is None and (not server or archive_master is None)
     home = _workspace(workspace, needed=remote)
     if write is not None and (output or image_format or bmap):
         raise UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
@@ -234,6 +282,7 @@ def core(
                 developer_mode,
                 target if making else None,
                 place,
+                user,
             )
         )
         options = FlashOptions(
@@ -247,6 +296,8 @@ def core(
             revision=revision,
             access=access,
             download_only=download_only,
+            install=install or [],
+            own=_own(hostname, network or [], credential or [], cloud_init),
             medium=Medium(
                 form=form_of(target, Format(image_format) if image_format else None),
                 bmap=bmap,
@@ -298,7 +349,7 @@ def _carry_out(
     if download_only:
         size = fetch_only(job, progress=report)
         return [f"Verified {len(job.plan.image.files)} files, {size / 1e6:.2f} MB"]
-    if job.plan.access.nobody:
+    if job.plan.access.nobody and not job.plan.own.user_data:
         report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
     flash(job, progress=report)
     return summary.summary_lines(
@@ -341,7 +392,7 @@ def query(
         raise UsageError("ask for one of --list-channels, --list-images and --show-image")
     if channel is None and not list_channels:
         raise UsageError("this needs a channel", hint="name one with --channel NAME")
-    home = _workspace(workspace, needed=server is None or archive_master is None)
+    home = _workspace(workspace, needed=not server or archive_master is None)
     place = _place(
         home,
         server,
@@ -366,16 +417,16 @@ def query(
 
 def place_of(
     workspace: Path | None,
-    server: str | None,
+    servers: list[str] | None,
     archive_master: Path | None,
     *,
     scratch: Path,
     verify_tls: bool,
 ) -> "tuple[Workspace | None, Place]":
     """Return the workspace, if one is there, and where images come from."""
-    home = _workspace(workspace, needed=server is None or archive_master is None)
+    home = _workspace(workspace, needed=not servers or archive_master is None)
     place = _place(
-        home, server, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
+        home, servers, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
     )
     return home, place
 
@@ -406,7 +457,7 @@ def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":
 
 def _place(
     home: "Workspace | None",
-    server: str | None,
+    servers: list[str] | None,
     archive_master: Path | None,
     *,
     scratch: Path | None,
@@ -425,7 +476,7 @@ def _place(
         )
     cache = home.cache if home else Path.home() / ".cache/coreimage"
     return Place(
-        server=server or str(home.channel_tree if home else ""),
+        servers=servers or ([str(home.channel_tree)] if home else []),
         archive_master=pinned or Path("none"),
         cache=cache / "downloads",
         scratch=cache / "flash" if home or scratch is None else scratch,
@@ -450,6 +501,21 @@ def _clean_cache(place: "Place", report: "Progress") -> None:
     report.note(f"Removed downloads of {clean_cache(place.cache) / 1e6:.2f} MB")
 
 
+def _own(
+    hostname: str | None, networks: list[Path], credentials: list[str], cloud_init: Path | None
+) -> "Own":
+    from coreimage.flasher.own.cloudinit import read_user_data
+    from coreimage.flasher.own.machine import Own, check_hostname, read_credential
+    from coreimage.flasher.own.network import read_network
+
+    return Own(
+        hostname=check_hostname(hostname) if hostname is not None else "",
+        networks=[each for path in networks for each in read_network(path)],
+        credentials=dict(read_credential(spec) for spec in credentials),
+        user_data=read_user_data(cloud_init) if cloud_init is not None else "",
+    )
+
+
 @contextmanager
 def _access(
     key_files: list[Path],
@@ -457,10 +523,17 @@ def _access(
     developer_mode: bool,
     target: Path | None,
     place: "Place",
+    user: str,
 ) -> Iterator[tuple["Access", Path | None]]:
     """Yield who may log in, and the private key that will lie beside `target` if one is made."""
     from coreimage.flasher.disk.assemble import check_output
-    from coreimage.flasher.provision import Access, fresh_key_pair, key_pair_paths, read_keys
+    from coreimage.flasher.provision import (
+        Access,
+        check_user,
+        fresh_key_pair,
+        key_pair_paths,
+        read_keys,
+    )
 
     keys = [key for path in key_files for key in read_keys(path)]
     private_key = None
@@ -468,10 +541,11 @@ def _access(
         if developer_mode and not keys and target is not None:
             check_output(target)
             private_key = key_pair_paths(target)[0]
-            keys = [stack.enter_context(fresh_key_pair(target, scratch=place.scratch))]
+            keys = [stack.enter_context(fresh_key_pair(target, scratch=place.scratch, user=user))]
         access = Access(
             ssh=enable_ssh or developer_mode or bool(keys),
             keys=keys,
             developer_mode=developer_mode,
+            user=check_user(user),
         )
         yield access, private_key

@@ -8,29 +8,41 @@ import os
 import re
 import shutil
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
-from coreimage.errors import NotFoundError, TrustError
+from coreimage.errors import (
+    CoreImageError,
+    DataError,
+    NotFoundError,
+    TrustError,
+    UnavailableError,
+)
 from coreimage.lib.fetch import Wanted, check_digest, fetch, is_url, local_path, open_regular
-from coreimage.lib.progress import Progress
+from coreimage.lib.progress import Progress, Task
 from coreimage.lib.transport import PATIENT, Limits
-from coreimage.lib.trust import Chain
 from coreimage.model.index import Image, ImageFile, check_path
 
 _MAX_METADATA = 8 << 20
+# The next mirror may be better than waiting for this one.
+_TRIES_OF_A_MIRROR = 2
 _MAX_PAYLOAD = 16 << 30
+Found = TypeVar("Found")
 _DIGEST = re.compile(r"([0-9a-f]{8})[0-9a-f]{56}")
 _SWITCHED = ("channels.json", "gpg/")
+# What a mirror can do wrong, and another one may not.
+MIRROR_FAULTS = (DataError, NotFoundError, TrustError, UnavailableError)
 
 
 class Source(Protocol):
     """A channel tree. Paths are root-relative, as in channels.json."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people call it: its URL or its path."""
 
     def metadata(self, path: str) -> Path:
         """Return a copy of a small file, not verified; NotFoundError when there is none."""
@@ -40,6 +52,12 @@ class Source(Protocol):
 
     def missing(self, image: Image) -> int:
         """Return how many bytes of an image must be downloaded."""
+
+    def turn(self) -> bool:
+        """Ask another server for metadata from now on; False when all were asked."""
+
+    def stop(self) -> None:
+        """End what is being downloaded, because nobody waits for it any more."""
 
 
 def short_name(path: str) -> str:
@@ -98,6 +116,13 @@ class TreeSource:
         del image
         return 0
 
+    def turn(self) -> bool:
+        """Return False: there is one folder."""
+        return False
+
+    def stop(self) -> None:
+        """Do nothing: nothing is downloaded."""
+
 
 class HttpSource:
     """A channel tree at the root of a web server, or below a path of it.
@@ -119,13 +144,25 @@ class HttpSource:
         self._cache = cache
         self._tls = tls
         self._limits = limits
+        self._stop = threading.Event()
 
     def metadata(self, path: str) -> Path:
         """Return a copy of a small file, not verified."""
         target = self._scratch / check_path(path).lstrip("/")
         wanted = Wanted(max_size=_MAX_METADATA)
-        fetch(self.name + path, target, wanted=wanted, limits=self._limits, tls=self._tls)
+        self._fetch(path, target, wanted)
         return target
+
+    def _fetch(self, path: str, target: Path, wanted: Wanted, task: Task | None = None) -> None:
+        fetch(
+            self.name + path,
+            target,
+            wanted=wanted,
+            limits=self._limits,
+            task=task,
+            tls=self._tls,
+            stop=self._stop,
+        )
 
     def payload(self, file: ImageFile, progress: Progress) -> BinaryIO:
         """Return an open file that has the size and checksum of the index."""
@@ -142,29 +179,111 @@ class HttpSource:
         else:
             progress.note(f"{short_name(file.path)} is in the cache")
             return opened
-        url = self.name + check_path(file.path)
         wanted = Wanted(max_size=_MAX_PAYLOAD, size=file.size, sha256=file.checksum)
         with progress.task(short_name(file.path), file.size) as task:
-            fetch(url, path, wanted=wanted, limits=self._limits, task=task, tls=self._tls)
+            self._fetch(check_path(file.path), path, wanted, task)
         return _checked(open_regular(path), file, str(path))
 
     def missing(self, image: Image) -> int:
         """Return how many bytes of an image are not in the cache."""
         return sum(file.size for file in image.files if not (self._cache / file.checksum).exists())
 
+    def turn(self) -> bool:
+        """Return False: there is one server."""
+        return False
+
+    def stop(self) -> None:
+        """End what is being downloaded."""
+        self._stop.set()
+
+
+class Mirrors:
+    """Several servers of one channel tree.
+
+    Metadata comes from one of them at a time, so that it is of one state; payload from any, since
+    its checksum says that it is the right one.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._turn = 0
+
+    @property
+    def name(self) -> str:
+        """The server whose metadata is believed."""
+        return self._sources[self._turn].name
+
+    def metadata(self, path: str) -> Path:
+        """Return a copy of a small file, not verified."""
+        return self._sources[self._turn].metadata(path)
+
+    def payload(self, file: ImageFile, progress: Progress) -> BinaryIO:
+        """Return an open file from the first server that has it whole.
+
+        What one has brought of a file, the next goes on with.
+        """
+        refusals = []
+        for source in (*self._sources[self._turn :], *self._sources[: self._turn]):
+            try:
+                return source.payload(file, progress)
+            except MIRROR_FAULTS as error:
+                progress.note(f"{short_name(file.path)}: {error.message}")
+                refusals.append(error)
+        raise refusals[0]
+
+    def missing(self, image: Image) -> int:
+        """Return how many bytes of an image must be downloaded."""
+        return min(source.missing(image) for source in self._sources)
+
+    def turn(self) -> bool:
+        """Ask the next server for metadata; False when all were asked."""
+        if self._turn + 1 == len(self._sources):
+            return False
+        self._turn += 1
+        return True
+
+    def stop(self) -> None:
+        """End what is being downloaded."""
+        for source in self._sources:
+            source.stop()
+
+
+def from_mirrors(source: Source, ask: Callable[[], Found]) -> Found:
+    """Return what is found with the metadata of the first server where nothing is wrong with it.
+
+    When all were asked, the fault of the first one is raised.
+    """
+    fault: CoreImageError | None = None
+    while True:
+        try:
+            return ask()
+        except MIRROR_FAULTS as error:
+            fault = fault or error
+            if not source.turn():
+                raise fault from None
+
 
 def open_source(
-    server: str,
+    servers: Sequence[str],
     *,
     scratch: Path,
     cache: Path,
     tls: ssl.SSLContext | None = None,
     limits: Limits = PATIENT,
 ) -> Source:
-    """Return the channel tree that a URL or a path names."""
-    if is_url(server):
-        return HttpSource(server, scratch=scratch, cache=cache, tls=tls, limits=limits)
-    return TreeSource(local_path(server), scratch=scratch)
+    """Return the channel tree that URLs or paths name; there are several where it is mirrored."""
+    if len(servers) > 1:
+        limits = replace(limits, attempts=min(limits.attempts, _TRIES_OF_A_MIRROR))
+    sources: list[Source] = []
+    for number, server in enumerate(servers):
+        own = scratch / str(number)
+        own.mkdir()
+        if is_url(server):
+            http = HttpSource(server, scratch=own, cache=cache, tls=tls, limits=limits)
+            sources.append(http)
+        else:
+            sources.append(TreeSource(local_path(server), scratch=own))
+    return sources[0] if len(sources) == 1 else Mirrors(sources)
 
 
 def _checked(opened: BinaryIO, file: ImageFile, name: str) -> BinaryIO:
@@ -177,28 +296,6 @@ def _checked(opened: BinaryIO, file: ImageFile, name: str) -> BinaryIO:
         opened.close()
         raise
     return opened
-
-
-@contextmanager
-def collected(
-    source: Source, image: Image, chain: Chain, progress: Progress
-) -> Iterator[Sequence[Payload]]:
-    """Yield all files of an image in the order of applying, every one verified before any is used.
-
-    Raises TrustError for a wrong checksum or signature.
-    """
-    with ExitStack() as stack:
-        payloads = []
-        for entry in sorted(image.files, key=lambda file: file.order):
-            opened = stack.enter_context(source.payload(entry, progress))
-            try:
-                signature = source.metadata(entry.signature)
-            except NotFoundError as error:
-                raise TrustError(f"'{entry.path}' has no signature: {error.message}") from error
-            chain.verify(opened, signature, level=chain.payload_level, what=entry.path)
-            opened.seek(0)
-            payloads.append(Payload(entry=entry, file=opened))
-        yield payloads
 
 
 def clean_cache(cache: Path) -> int:

@@ -19,6 +19,7 @@ from coreimage.flasher.disk.assemble import assemble, check_output
 from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.disk.plan import plan_layout
+from coreimage.flasher.gather import Gathering, gathered
 from coreimage.flasher.local import (
     NOTHING_LOCAL,
     Kind,
@@ -34,6 +35,8 @@ from coreimage.flasher.media.formats import PLAIN, Form, bmap_path, deliver
 from coreimage.flasher.media.ranges import required_ranges
 from coreimage.flasher.oem.find import find_oem
 from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.own.app import read_app
+from coreimage.flasher.own.machine import NOTHING_OWN, Own, check_support
 from coreimage.flasher.provision import NO_ACCESS, Access
 from coreimage.flasher.resolve import channel_name, check_purpose
 from coreimage.flasher.server import Memory, Server, open_server
@@ -54,13 +57,14 @@ _MIB = 1 << 20
 class Place:
     """Where the image comes from, whom we trust, and where we may work.
 
-    `server` is a URL or the path of a channel tree; `archive_master` the pinned keyring tarball.
+    `servers` are URLs or paths of channel trees, and all serve the same one; one is enough. The
+    first where nothing is wrong is believed. `archive_master` is the pinned keyring tarball.
     `cache` keeps downloads, `scratch` is the folder for what is removed again. `memory` is where
     it is remembered which states of the server were seen; `allow_unfresh` accepts a server that
     does not say how fresh it is.
     """
 
-    server: str
+    servers: Sequence[str]
     archive_master: Path
     cache: Path
     scratch: Path
@@ -91,7 +95,8 @@ class FlashOptions:
     """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
 
     Without a size it is the smallest, or that of the card which is written; `exact_size`, in
-    bytes, is taken before both.
+    bytes, is taken before both. `install` are packages that `own` does not have yet. With `seed`,
+    identifiers are derived from that of another disk, to make the same one again.
     """
 
     release: str
@@ -107,6 +112,9 @@ class FlashOptions:
     download_only: bool = False
     local: LocalWish = NOTHING_LOCAL
     medium: Medium = A_FILE
+    install: Sequence[Path] = ()
+    own: Own = NOTHING_OWN
+    seed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +136,7 @@ class FlashPlan:
     layout: Layout
     seed: bytes
     access: Access
+    own: Own = NOTHING_OWN
     local: Sequence[LocalPart] = ()
     medium: Medium = A_FILE
     size: int = DEFAULT_SIZE * GIGABYTE
@@ -160,7 +169,7 @@ def connected(place: Place, *, now: datetime) -> Iterator[tuple[Server, Path]]:
         metadata = scratch / "metadata"
         metadata.mkdir()
         source = download.open_source(
-            place.server,
+            place.servers,
             scratch=metadata,
             cache=place.cache,
             tls=tls_context(verify=place.verify_tls),
@@ -185,17 +194,18 @@ def planned(
         _check_target(options, size)
     if options.local.whole:
         with files.scratch_directory(place.scratch) as scratch:
-            yield _planned_locally(options, place, scratch=scratch, progress=progress, now=now)
+            yield _planned_locally(options, place, scratch=scratch, progress=progress)
         return
     channel = channel_name(options.release, options.channel)
     progress.stage("Fetching information from server...")
     with connected(place, now=now) as (server, scratch):
-        oem = _oem(options, server, progress=progress, now=now)
+        oem = _oem(options, server, progress=progress)
         image = server.index(channel, oem.device).full(options.revision)
         local = _parts(options, oem, scratch)
         if local:
             image = _without_device(image)
-        seed = _seed(options, oem, channel, image, local)
+        own = _own(options, oem, scratch)
+        seed = options.seed or _seed(options, oem, channel, image, local, own)
         plan = FlashPlan(
             output=options.output,
             server=server.source.name,
@@ -207,6 +217,7 @@ def planned(
             layout=plan_layout(oem, size=_disk_size(options), seed=seed),
             seed=seed,
             access=options.access,
+            own=own,
             local=local,
             medium=options.medium,
             size=_disk_size(options),
@@ -240,17 +251,18 @@ def _check_target(options: FlashOptions, size: int) -> None:
 
 
 def _planned_locally(
-    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress, now: datetime
+    options: FlashOptions, place: Place, *, scratch: Path, progress: Progress
 ) -> FlashJob:
     if options.download_only or options.store is not None:
         raise UsageError(
             "a root file system of this machine needs no server",
             hint="leave out --download-only and --store",
         )
-    oem = _oem(options, None, progress=progress, now=now)
+    oem = _oem(options, None, progress=progress)
     local = _parts(options, oem, scratch)
     image = local_image(local)
-    seed = _seed(options, oem, "", image, local)
+    own = _own(options, oem, scratch)
+    seed = options.seed or _seed(options, oem, "", image, local, own)
     plan = FlashPlan(
         output=options.output,
         server="",
@@ -262,6 +274,7 @@ def _planned_locally(
         layout=plan_layout(oem, size=_disk_size(options), seed=seed),
         seed=seed,
         access=options.access,
+        own=own,
         local=local,
         medium=options.medium,
         size=_disk_size(options),
@@ -269,16 +282,13 @@ def _planned_locally(
     return FlashJob(plan=plan, server=None, place=place, scratch=scratch)
 
 
-def _oem(
-    options: FlashOptions, server: Server | None, *, progress: Progress, now: datetime
-) -> OemPackage:
+def _oem(options: FlashOptions, server: Server | None, *, progress: Progress) -> OemPackage:
     progress.stage("Determining oem configuration")
     return find_oem(
         options.oem,
         folders=options.oem_folders,
         server=server,
         store=options.store,
-        now=int(now.timestamp()),
         progress=progress,
     )
 
@@ -288,6 +298,19 @@ def _parts(options: FlashOptions, oem: OemPackage, scratch: Path) -> list[LocalP
         return []
     arch = oem.info.oem.hardware.architecture
     return find_parts(options.local, arch=arch, scratch=scratch)
+
+
+def _own(options: FlashOptions, oem: OemPackage, scratch: Path) -> Own:
+    """Return what the machine has of its own, with the packages that are installed."""
+    arch = oem.info.oem.hardware.architecture
+    apps = [
+        read_app(path, arch=arch, scratch=scratch / f"app-{number}")
+        for number, path in enumerate(options.install)
+    ]
+    names = [app.info.name for app in apps]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"package '{double[0]}' is to be installed twice", hint="name it once")
+    return replace(options.own, apps=[*options.own.apps, *apps])
 
 
 def _without_device(image: Image) -> Image:
@@ -307,6 +330,7 @@ def _seed(
     channel: str,
     image: Image,
     local: Sequence[LocalPart],
+    own: Own,
 ) -> bytes:
     """Return what all identifiers on the disk are derived from."""
     size = _disk_size(options)
@@ -317,40 +341,63 @@ def _seed(
         "size": size // GIGABYTE if size % GIGABYTE == 0 else size,
         "access": options.access.files(),
         **({"local": [part.sha256 for part in local]} if local else {}),
+        **({} if own.nothing else {"own": own.facts()}),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()
 
 
-@contextmanager
-def _gathered(job: FlashJob, progress: Progress) -> Iterator[Sequence[download.Payload]]:
-    """Yield all files in the order of applying: those of the server, then those of this machine.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """All files in the order of applying: those of the server, then those of this machine.
 
     The version, last of a server's files, stays last.
     """
+
+    gathering: Gathering | None
+    local: Sequence[download.Payload]
+
+    def __iter__(self) -> Iterator[download.Payload]:
+        if self.gathering is None:
+            yield from self.local
+            return
+        *first, last = range(len(self.gathering.entries))
+        for number in first:
+            yield self.gathering.wait(number)
+        yield from self.local
+        yield self.gathering.wait(last)
+
+    def version(self) -> download.Payload:
+        """Return the file that says what the image is for."""
+        assert self.gathering is not None  # noqa: S101  images of a channel come from a server
+        return self.gathering.wait(len(self.gathering.entries) - 1)
+
+
+@contextmanager
+def _gathered(job: FlashJob, progress: Progress) -> Iterator[_Files]:
     progress.stage("Downloading and setting up...")
     image = job.plan.image
     if job.plan.download_size:
         files.require_space(job.place.cache, job.plan.download_size, purpose="the downloads")
     with ExitStack() as stack:
-        payloads: list[download.Payload] = []
-        if job.server is not None:
-            payloads += stack.enter_context(
-                download.collected(job.server.source, image, job.server.chain, progress)
-            )
         local = stack.enter_context(opened(job.plan.local))
-        yield [*payloads[:-1], *local, *payloads[-1:]]
+        gathering = None
+        if job.server is not None:
+            server = job.server
+            gathering = stack.enter_context(gathered(server.source, image, server.chain, progress))
+        yield _Files(gathering=gathering, local=local)
 
 
 def fetch_only(job: FlashJob, *, progress: Progress) -> int:
     """Download and verify the image, make nothing of it, and return its size in bytes."""
-    with _gathered(job, progress) as payloads:
-        _version(job.plan, payloads)
-        return sum(payload.entry.size for payload in payloads)
+    with _gathered(job, progress) as found:
+        _version(job.plan, found.version())
+        return sum(payload.entry.size for payload in found)
 
 
-def _version(plan: FlashPlan, payloads: Sequence[download.Payload]) -> VersionPart:
+def _version(plan: FlashPlan, payload: download.Payload) -> VersionPart:
     """Return what the image says of itself, once that is what was asked for; TrustError else."""
-    version = read_version(payloads[-1])
+    version = read_version(payload)
+    payload.file.seek(0)
     check_purpose(
         version.channel_ini,
         version=plan.image.version,
@@ -369,10 +416,13 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
     """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
     plan = job.plan
     plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
-    with _gathered(job, progress) as payloads:
-        version = _version(plan, payloads) if plan.from_channel else None
-        slot = unpack_image(payloads, scratch=job.scratch, progress=progress, plain=plain)
+    with _gathered(job, progress) as found:
+        version = _version(plan, found.version()) if plan.from_channel else None
+        slot = unpack_image(
+            found, total=_total(plan), scratch=job.scratch, progress=progress, plain=plain
+        )
     slot.check(plan.oem)
+    check_support(plan.own, plan.access, slot.system)
     if version is None:
         slot.system.put_file("etc/ubuntu-build", b"0\n")
     time = newest_time(slot.system) if version is None else version.time
@@ -382,12 +432,18 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
         boot_files=slot.boot_files(),
         oem=plan.oem,
         access=plan.access,
+        own=plan.own,
         install_yaml=install_yaml(plan, time),
         time=time,
     )
     return make_parts(
         content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
     )
+
+
+def _total(plan: FlashPlan) -> int:
+    local = sum(part.size for part in plan.local) if plan.from_channel else 0
+    return plan.image.size + local
 
 
 def _put(job: FlashJob, parts: DiskParts, progress: Progress) -> None:
@@ -431,5 +487,9 @@ def install_yaml(plan: FlashPlan, time: int) -> str:
         "developer-mode": plan.access.developer_mode,
         "time": datetime.fromtimestamp(time, UTC).strftime("%FT%TZ"),
     }
+    if not plan.own.nothing or plan.access.others:
+        # What the identifiers were derived from cannot be read back from such a disk.
+        fields["packages"] = [app.label for app in plan.own.apps]
+        fields["seed"] = plan.seed.hex()
     # Every JSON text is YAML too: quoting is JSON's.
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items())

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.errors import CoreImageError, DataError
+from coreimage.errors import CoreImageError, DataError, UsageError
 from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import files, run
 
@@ -29,6 +29,11 @@ _TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+# Source: useradd(8). The image's own users are checked when it is known, by the image.
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
+_SYSTEM_USERS = frozenset({"root", "nobody", "daemon", "bin", "sys", "messagebus", "sshd"})
+# The image's own user is 1000.
+_FIRST_ID = 1001
 _MAX_FILE = 64 << 10
 _COMMENT = re.compile(r"[^\x00-\x1f\x7f]*\Z")
 
@@ -55,16 +60,22 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may log in, and how."""
+    """Who may log in, and how; `user` is whose the keys are."""
 
     ssh: bool = False
     keys: Sequence[PublicKey] = ()
     developer_mode: bool = False
+    user: str = DEFAULT_USER
 
     @property
     def nobody(self) -> bool:
         """Whether nobody at all could log in."""
         return not (self.ssh and self.keys)
+
+    @property
+    def others(self) -> bool:
+        """Whether it is another user than the image has."""
+        return self.user != DEFAULT_USER
 
     def files(self) -> dict[str, str]:
         """Return the files that say so, by path in the writable file system."""
@@ -72,11 +83,13 @@ class Access:
         if self.ssh:
             found[f"{HOME}/ssh/enabled"] = ""
         if self.keys:
-            found[f"{HOME}/ssh/authorized_keys/{DEFAULT_USER}"] = "".join(
+            found[f"{HOME}/ssh/authorized_keys/{self.user}"] = "".join(
                 f"{key.line}\n" for key in self.keys
             )
         if self.developer_mode:
             found[f"{HOME}/developer-mode"] = ""
+        if self.others:
+            found[f"{HOME}/users"] = f"{self.user} {_FIRST_ID}\n"
         return found
 
     def install(self, staging: Staging) -> None:
@@ -87,6 +100,16 @@ class Access:
 
 
 NO_ACCESS = Access()
+
+
+def check_user(name: str) -> str:
+    """Return the name of a user; raises UsageError for one that cannot be."""
+    if not _USER.match(name) or name in _SYSTEM_USERS:
+        raise UsageError(
+            f"'{name}' cannot be the user of a system",
+            hint="give a name of lower-case letters, digits, '-' and '_' that no service has",
+        )
+    return name
 
 
 def parse_keys(text: str, *, source: str) -> list[PublicKey]:
@@ -142,7 +165,7 @@ def key_pair_paths(output: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def fresh_key_pair(output: Path, *, scratch: Path) -> Iterator[PublicKey]:
+def fresh_key_pair(output: Path, *, scratch: Path, user: str = DEFAULT_USER) -> Iterator[PublicKey]:
     """Make a key pair, and put it beside the output when the block ends well.
 
     `scratch` is where a directory for it may be made. Raises CoreImageError when there is one
@@ -154,7 +177,7 @@ def fresh_key_pair(output: Path, *, scratch: Path) -> Iterator[PublicKey]:
             raise _exists(path)
     with files.scratch_directory(scratch) as directory:
         made = directory / "key"
-        comment = f"{DEFAULT_USER}@{output.name}"
+        comment = f"{user}@{output.name}"
         argv = ["ssh-keygen", "-q", *("-t", "ed25519"), *("-N", ""), *("-C", comment)]
         run.run([*argv, *("-f", str(made))])
         public = made.with_name("key.pub")

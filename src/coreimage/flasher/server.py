@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 
 from coreimage.errors import NotFoundError, TrustError
-from coreimage.flasher.download import Source
+from coreimage.flasher.download import Source, from_mirrors
 from coreimage.lib import fresh, memory
 from coreimage.lib.files import sha256_of
 from coreimage.lib.fresh import require
 from coreimage.lib.trust import Chain, open_chain, pin_keyring
-from coreimage.model.channels import Channels
+from coreimage.model.channels import Channels, Device
 from coreimage.model.freshness import (
     Received,
     effective_time,
@@ -64,19 +65,9 @@ class Server:
         """
         entry = self.channels.device(channel, device)
         if entry.keyring is not None:
-            self._add_device_keyring(entry.keyring, device)
-        text, _ = _verified(self.source, self.chain, entry.index, level=self.chain.payload_level)
-        require(
-            judge_index(
-                digest=hashlib.sha256(text).hexdigest(),
-                size=len(text),
-                expected_digest=entry.sha256,
-                expected_size=entry.size,
-                what=entry.index,
-                allow_unfresh=self.unfresh,
-            )
-        )
-        index = Index.from_json(text)
+            keyring = entry.keyring
+            from_mirrors(self.source, lambda: self._add_device_keyring(keyring, device))
+        index = from_mirrors(self.source, lambda: self._index(entry))
         names = tuple(self.answers_to(channel, device))
         require(
             judge_place(index.extra, channels=names, device=device, serial=self.channels.serial),
@@ -91,6 +82,20 @@ class Server:
                 signed_by=self.received.signed_by,
             )
         return index
+
+    def _index(self, entry: Device) -> Index:
+        text, _ = _verified(self.source, self.chain, entry.index, level=self.chain.payload_level)
+        require(
+            judge_index(
+                digest=hashlib.sha256(text).hexdigest(),
+                size=len(text),
+                expected_digest=entry.sha256,
+                expected_size=entry.size,
+                what=entry.index,
+                allow_unfresh=self.unfresh,
+            )
+        )
+        return Index.from_json(text)
 
     def answers_to(self, channel: str, device: str) -> list[str]:
         """Return the channel names that an image found there may say that it is for.
@@ -122,10 +127,17 @@ def open_server(
 ) -> Server:
     """Verify keyrings and channels.json of a server, and that they are the newest ones seen.
 
-    Raises TrustError, UnavailableError.
+    A mirror that is not to be believed is passed over. Raises TrustError, UnavailableError.
     """
-    keys = scratch / "keyrings"
-    keys.mkdir()
+
+    def ask() -> Server:
+        keys = Path(mkdtemp(prefix="keyrings-", dir=scratch))
+        return _accepted(source, archive_master=archive_master, keys=keys, memory_of=memory_of)
+
+    return from_mirrors(source, ask)
+
+
+def _accepted(source: Source, *, archive_master: Path, keys: Path, memory_of: Memory) -> Server:
     for attempt in range(_PAIR_ATTEMPTS, 0, -1):
         try:
             server = _opened(source, archive_master=archive_master, keys=keys, memory_of=memory_of)

@@ -8,6 +8,7 @@ from typing import Any
 
 from coreimage.flasher.flash import FlashPlan
 from coreimage.flasher.local import Kind
+from coreimage.flasher.own.machine import Own
 from coreimage.flasher.resolve import short_channel
 from coreimage.lib import run
 
@@ -66,13 +67,16 @@ def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = N
         f" Output: {plan.medium.card or plan.output}",
         f" Architecture: {plan.oem.info.oem.hardware.architecture}",
         *_origin(plan),
+        *(f" Package: {app.label}" for app in plan.own.apps),
         *(f" SSH key: {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys),
     ]
     if program:
         lines += [f"Launch by running: {command}", f"or: coreimage boot {output}{port}"]
     if program and not plan.access.nobody:
         identity = f"-i {shlex.quote(str(private_key))} " if private_key else ""
-        lines.append(f"Log in by running: ssh {identity}-p {_SSH_PORT} core@localhost")
+        lines.append(
+            f"Log in by running: ssh {identity}-p {_SSH_PORT} {plan.access.user}@localhost"
+        )
     return [*lines, *_warnings(plan)]
 
 
@@ -115,7 +119,21 @@ def plan_lines(plan: FlashPlan) -> list[str]:
         f"    {each.name}: {each.size >> 20} MiB at sector {each.start // plan.layout.sector_size}"
         for each in plan.layout.partitions
     ]
-    return lines + [f"  log in: {who}" for who in _logins(plan)]
+    lines += [f"  log in: {who}" for who in _logins(plan)]
+    return lines + [f"  {what}" for what in _own_lines(plan.own)]
+
+
+def _own_lines(own: Own) -> list[str]:
+    """Return what the machine has of its own; of what is secret, only the names."""
+    lines = [
+        f"package: {app.label}"
+        + "".join(f"\n    service {service.name}" for service in app.info.services)
+        for app in own.apps
+    ]
+    lines += [f"host name: {own.hostname}"] if own.hostname else []
+    lines += [f"network: {each.name}" for each in own.networks]
+    lines += [f"credential: {name}" for name in sorted(own.credentials)]
+    return lines + (["user data for cloud-init"] if own.user_data else [])
 
 
 def _plan_origin(plan: FlashPlan) -> list[str]:
@@ -131,8 +149,11 @@ def _plan_origin(plan: FlashPlan) -> list[str]:
 
 def _logins(plan: FlashPlan) -> list[str]:
     if plan.access.nobody:
-        return ["nobody"]
-    return [f"core, by {key.fingerprint} {key.comment}".rstrip() for key in plan.access.keys]
+        return ["as cloud-init sets up"] if plan.own.user_data else ["nobody"]
+    return [
+        f"{plan.access.user}, by {key.fingerprint} {key.comment}".rstrip()
+        for key in plan.access.keys
+    ]
 
 
 def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
@@ -161,6 +182,12 @@ def plan_fields(plan: FlashPlan) -> Mapping[str, Any]:
             {"name": each.name, "start": each.start, "size": each.size}
             for each in plan.layout.partitions
         ],
+        "packages": [{"name": app.info.name, "version": app.info.version} for app in plan.own.apps],
+        "user": plan.access.user,
+        "hostname": plan.own.hostname,
+        "networks": [each.name for each in plan.own.networks],
+        "credentials": sorted(plan.own.credentials),
+        "cloud_init": bool(plan.own.user_data),
         "ssh": plan.access.ssh,
         "developer_mode": plan.access.developer_mode,
         "ssh_keys": [key.fingerprint for key in plan.access.keys],

@@ -8,9 +8,11 @@ answer they dawdle in.
 import fcntl
 import http.client
 import os
+import re
 import secrets
 import ssl
 import stat
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +35,10 @@ _TRY_AGAIN = (408, 425, 429)
 _PARTIAL = 206
 _UNSATISFIABLE = 416
 _SERVER_ERROR = 500
+_VALIDATOR = "user.coreimage.validator"
+# A strong entity tag, or a date: RFC 9110, section 13.1.5.
+_VALIDATORS = re.compile(r'"[!#-~]{1,200}"|[A-Z][a-z]{2}, [0-9A-Za-z: ]{10,30} GMT')
+_LONGEST_NOTE = 2048
 # An attempt that brought this much is no reason to give up soon.
 _GOOD_PROGRESS = 1 << 20
 
@@ -74,12 +80,14 @@ def fetch(
     limits: Limits = PATIENT,
     task: Task | None = None,
     tls: ssl.SSLContext | None = None,
+    stop: threading.Event | None = None,
 ) -> None:
     """Bring a file from a URL or a local path to `target`.
 
     With a sha256, what an attempt brought is kept beside the target for the next one, in this run
     or a later one. Raises NotFoundError when the server has no such file, UnavailableError when it
-    cannot be had whole within the limits, TrustError when it is not what was wanted.
+    cannot be had whole within the limits, or soon after `stop` was set, TrustError when it is not
+    what was wanted.
     """
     with Silent().task(url, None) as silent, _part(target, keep=wanted.sha256 is not None) as part:
         job = _Job(
@@ -90,12 +98,15 @@ def fetch(
             task=task or silent,
             tls=tls,
             end=time.monotonic() + limits.deadline,
+            stop=stop or threading.Event(),
         )
         if is_url(url):
             _with_retries(job)
         else:
             _copy(job)
         part.file.flush()
+        with suppress(OSError):
+            os.removexattr(part.file.fileno(), _VALIDATOR)
         os.fsync(part.file.fileno())
         part.path.replace(target)
     files.fsync_directory(target.parent)
@@ -118,6 +129,7 @@ class _Job:
     task: Task
     tls: ssl.SSLContext | None
     end: float
+    stop: threading.Event
     hint: str = field(default="try again later; what was downloaded so far is not lost")
 
     def have(self) -> int:
@@ -126,6 +138,28 @@ class _Job:
     def restart(self) -> None:
         self.task.advance(-self.have())
         self.part.file.truncate(0)
+
+    def goes_on(self) -> bool:
+        """Whether there is time for one more attempt."""
+        return time.monotonic() < self.end and not self.stop.is_set()
+
+    def remember(self, validator: str) -> None:
+        """Note which state of the server's file the part is of, beside its bytes."""
+        if self.wanted.sha256 is None:
+            return
+        note = f"{self.url}\n{validator}".encode("utf-8", "replace")
+        # Where the file system cannot keep it, the digest alone decides, at the end.
+        with suppress(OSError):
+            os.setxattr(self.part.file.fileno(), _VALIDATOR, note[:_LONGEST_NOTE])
+
+    def validator(self) -> str:
+        """Return what a server calls the state that the part is of, for this URL alone."""
+        try:
+            note = os.getxattr(self.part.file.fileno(), _VALIDATOR).decode()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        url, _, validator = note.partition("\n")
+        return validator if url == self.url and _VALIDATORS.fullmatch(validator) else ""
 
 
 @contextmanager
@@ -192,7 +226,7 @@ def _with_retries(job: _Job) -> None:
     resumed = job.have() > 0
     job.task.advance(job.have())
     attempt, complaint = 0, ""
-    while attempt < job.limits.attempts and time.monotonic() < job.end:
+    while attempt < job.limits.attempts and job.goes_on():
         if attempt:
             _pause(job, attempt)
         before = job.have()
@@ -218,7 +252,7 @@ def _with_retries(job: _Job) -> None:
 
 def _pause(job: _Job, attempt: int) -> None:
     seconds = job.limits.backoff * 2 ** (attempt - 1) * (1 + secrets.randbelow(1000) / 1000)
-    time.sleep(max(0.0, min(seconds, job.end - time.monotonic())))
+    job.stop.wait(max(0.0, min(seconds, job.end - time.monotonic())))
 
 
 def _attempt(job: _Job) -> None:
@@ -234,14 +268,19 @@ def _attempt(job: _Job) -> None:
     headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
+        if validator := job.validator():
+            headers["If-Range"] = validator
     request = urllib.request.Request(job.url, headers=headers)  # noqa: S310  is_url was asked
-    with Watchdog(job.limits, job.end) as watchdog:
+    with Watchdog(job.limits, job.end, job.stop) as watchdog:
         try:
             with opener(watchdog, job.tls or tls_context()).open(
                 request, timeout=job.limits.window
             ) as response:
                 total = _promised(job, response, have)
                 _receive(job, partial(_read, response, watchdog), total)
+                if watchdog.reason:
+                    # A body of no stated length ends like this, too.
+                    raise _AttemptError(watchdog.reason)
         except urllib.error.HTTPError as error:
             error.close()
             _refused(job, error.code, error.reason)
@@ -293,6 +332,9 @@ def _promised(job: _Job, response: http.client.HTTPResponse, have: int) -> int |
         if begin != str(have):
             job.restart()
             raise _AttemptError("the server continues at another place than it was asked for")
+    if not have:
+        heads = response.headers
+        job.remember(heads.get("ETag") or heads.get("Last-Modified") or "")
     length = response.headers.get("Content-Length")
     if length is None or not length.isdecimal():
         return job.wanted.size

@@ -18,12 +18,15 @@ from coreimage.model.freshness import (
     Refusal,
     Remembered,
     SeenImage,
+    SeenStore,
     judge_channels,
     judge_images,
+    judge_store,
     remember,
 )
 from coreimage.model.index import Image, Index
 from coreimage.model.keyring import KeyringType
+from coreimage.model.store import StoreIndex
 
 _BOUND = (KeyringType.IMAGE_MASTER, KeyringType.BLACKLIST, KeyringType.IMAGE_SIGNING)
 
@@ -93,6 +96,29 @@ def accept_images(
         if not newest and place not in remembered.images:
             return remembered
         return replace(remembered, images={**remembered.images, place: seen})
+
+    memory.update(directory, _root(chain), change)
+
+
+def accept_store(
+    index: StoreIndex,
+    text: bytes,
+    *,
+    chain: Chain,
+    directory: Path,
+    signed_by: str,
+    clock: datetime,
+) -> None:
+    """Remember the index of a store, whose signature was verified, or raise TrustError.
+
+    Refused is one that has expired or goes back behind one that was seen; see `judge_store`.
+    """
+    digest = hashlib.sha256(text).hexdigest()
+    shown = SeenStore(serial=index.serial, digest=digest, signed_by=signed_by)
+
+    def change(remembered: Remembered) -> Remembered:
+        require(judge_store(remembered, index.store, shown, expires=index.expires, clock=clock))
+        return replace(remembered, stores={**remembered.stores, index.store: shown})
 
     memory.update(directory, _root(chain), change)
 

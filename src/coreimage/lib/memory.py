@@ -15,7 +15,7 @@ from typing import Any
 from coreimage.errors import DataError, RightsError, TrustError
 from coreimage.lib import files
 from coreimage.model.document import parse_object
-from coreimage.model.freshness import NOTHING, Remembered, SeenImage
+from coreimage.model.freshness import NOTHING, Remembered, SeenImage, SeenStore
 
 _LOCK_WAIT = 30.0
 
@@ -70,7 +70,7 @@ def _paths(directory: Path, fingerprints: Sequence[str]) -> list[Path]:
 
 
 def _shallow(remembered: Remembered) -> dict[str, Any]:
-    names = ("serial", "digest", "signed_by", "time", "images", "revoked")
+    names = ("serial", "digest", "signed_by", "time", "images", "stores", "revoked")
     return {name: getattr(remembered, name) for name in names}
 
 
@@ -79,6 +79,7 @@ def _text(remembered: Remembered) -> str:
         **_shallow(remembered),
         "time": remembered.time and remembered.time.isoformat(),
         "images": {name: asdict(image) for name, image in remembered.images.items()},
+        "stores": {name: asdict(store) for name, store in remembered.stores.items()},
         "revoked": sorted(remembered.revoked),
     }
     return json.dumps(document, indent=4, sort_keys=True) + "\n"
@@ -96,6 +97,8 @@ def _read(path: Path) -> Remembered:
             signed_by=str(fields["signed_by"]),
             time=time,
             images={name: SeenImage(**image) for name, image in fields["images"].items()},
+            # Files that were written before stores were remembered have none.
+            stores={name: SeenStore(**store) for name, store in fields.get("stores", {}).items()},
             revoked=frozenset(fields["revoked"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:

@@ -34,14 +34,17 @@ class Limits:
 
 
 PATIENT = Limits()
+# How soon a download ends that nobody waits for any more, in seconds.
+_NOTICED = 0.1
 
 
 class Watchdog:
-    """Shuts a connection down when too little arrives, or when the time is up."""
+    """Shuts a connection down when too little arrives, the time is up, or `stop` is set."""
 
-    def __init__(self, limits: Limits, end: float) -> None:
+    def __init__(self, limits: Limits, end: float, stop: threading.Event) -> None:
         self._limits = limits
         self._end = end
+        self._stop = stop
         self._sockets: list[socket.socket] = []
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -63,14 +66,18 @@ class Watchdog:
         self._sockets.append(connection.dup())
 
     def _watch(self) -> None:
-        before = 0
-        while not self._done.wait(min(self._limits.window, max(0.0, self._end - time.monotonic()))):
+        before, judged = 0, time.monotonic()
+        while not self._done.wait(min(_NOTICED, self._limits.window)):
+            now = time.monotonic()
             amount = self.received - before
-            if time.monotonic() >= self._end:
+            if self._stop.is_set():
+                self.reason = "it is not wanted any more"
+            elif now >= self._end:
                 self.reason = "the time for this file is up"
-            elif amount < self._limits.min_rate * self._limits.window:
-                self.reason = f"only {amount} bytes in {self._limits.window:g} seconds"
-            before += amount
+            elif now - judged >= self._limits.window:
+                if amount < self._limits.min_rate * self._limits.window:
+                    self.reason = f"only {amount} bytes in {self._limits.window:g} seconds"
+                before, judged = before + amount, now
             if self.reason:
                 for each in self._sockets:
                     with suppress(OSError):

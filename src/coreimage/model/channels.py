@@ -17,8 +17,8 @@ from coreimage.errors import DataError, NotFoundError
 from coreimage.model.document import parse_object
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*(/[A-Za-z0-9][A-Za-z0-9.+_-]*)*\Z")
-# Old clients turn names into attributes of an object of theirs, and these collide.
-_RESERVED = frozenset({"keys", "converters", "gpg", "pool", "state", "states", "cdimage"})
+# Old clients turn names into attributes of an object of theirs; other names have a place in a tree.
+_RESERVED = frozenset({"keys", "converters", "gpg", "pool", "state", "states", "cdimage", "store"})
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 # Serials and times beyond what a JSON number holds exactly everywhere are nobody's.
 _MAX_INTEGER = (1 << 53) - 1

@@ -50,6 +50,15 @@ class SeenImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenStore:
+    """The newest index seen of a store of OEM packages: its serial, sha256, and who signed it."""
+
+    serial: int
+    digest: str
+    signed_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
     """What a client keeps of a server, by the fingerprint of its archive-master.
 
@@ -62,6 +71,7 @@ class Remembered:
     signed_by: str = ""
     time: datetime | None = None
     images: Mapping[str, SeenImage] = field(default_factory=dict)
+    stores: Mapping[str, SeenStore] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
 
 
@@ -102,9 +112,12 @@ def forgive(remembered: Remembered, blacklist: frozenset[str]) -> Remembered:
     images = {
         name: image for name, image in remembered.images.items() if image.signed_by not in revoked
     }
+    stores = {
+        name: store for name, store in remembered.stores.items() if store.signed_by not in revoked
+    }
     if remembered.signed_by in revoked:
         remembered = replace(remembered, serial=0, digest="", signed_by="")
-    return replace(remembered, images=images, revoked=revoked)
+    return replace(remembered, images=images, stores=stores, revoked=revoked)
 
 
 def judge_mixture(received: Received) -> Refusal | None:
@@ -291,6 +304,43 @@ def judge_images(
             message=f"image {newest} of {place} has the contents {contents}, and was seen before "
             f"with {seen.contents}",
             hint="a version never changes; the server must publish a new one",
+        )
+    return None
+
+
+def judge_store(
+    remembered: Remembered, name: str, shown: SeenStore, *, expires: int, clock: datetime
+) -> Refusal | None:
+    """Refuse the index of a store that has expired, is older than one seen, or another of its
+    serial; `expires` in UNIX seconds.
+    """
+    if shown.signed_by in remembered.revoked:
+        return Refusal(
+            reason=Reason.REVOKED,
+            message=f"the index of store '{name}' is signed by the key {shown.signed_by[-16:]}, "
+            "which this server has revoked",
+            hint="whoever runs the server renews it with 'coreimage oem refresh --force'",
+        )
+    seen = remembered.stores.get(name)
+    if seen is not None and shown.serial < seen.serial:
+        return Refusal(
+            reason=Reason.ROLLBACK,
+            message=f"the index of store '{name}' has serial {shown.serial}, and serial "
+            f"{seen.serial} was seen before",
+            hint="the server, or somebody on the way to it, shows an old state",
+        )
+    if seen is not None and shown.serial == seen.serial and shown.digest != seen.digest:
+        return Refusal(
+            reason=Reason.CHANGED,
+            message=f"the index of store '{name}' of serial {shown.serial} has the sha256 "
+            f"{shown.digest}, and was seen before with {seen.digest}",
+            hint="two states have one serial: the server was copied, or somebody has its key",
+        )
+    if expires <= effective_time(remembered, clock).timestamp():
+        return Refusal(
+            reason=Reason.EXPIRED,
+            message=f"the index of store '{name}' expired on {_date(expires)}",
+            hint="whoever runs the server renews it with 'coreimage oem refresh'",
         )
     return None
 

@@ -45,7 +45,8 @@ class StorePackage:
 class StoreIndex:
     """The whole of a store's index, packages in the order of their publication.
 
-    `generated_at` and `expires` are in UNIX seconds; `serial` counts the states.
+    `generated_at` and `expires` are in UNIX seconds; `serial` counts the states. `withdrawn` has
+    the sha256 of versions that are no longer offered, under "NAME VERSION": they do not change.
     """
 
     store: str
@@ -53,6 +54,7 @@ class StoreIndex:
     generated_at: int
     expires: int
     packages: Sequence[StorePackage] = ()
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, name: str, version: str | None = None) -> StorePackage | None:
@@ -70,6 +72,7 @@ class StoreIndex:
             "serial": self.serial,
             "generated_at": self.generated_at,
             "expires": self.expires,
+            **({"withdrawn": dict(self.withdrawn)} if self.withdrawn else {}),
             "packages": [_fields(each) for each in self.packages],
         }
         return json.dumps(document, indent=4, sort_keys=True) + "\n"
@@ -90,6 +93,7 @@ class StoreIndex:
             generated_at=_number(document, "generated_at"),
             expires=_number(document, "expires"),
             packages=found,
+            withdrawn=_withdrawn(document.pop("withdrawn", {})),
             extra=document,
         )
 
@@ -110,6 +114,14 @@ def _number(fields: dict[str, Any], key: str) -> int:
     value = fields.pop(key, None)
     if type(value) is not int or not 0 <= value <= _MAX:
         raise DataError(f"the store's index: '{key}' is {value!r}, expected a whole number")
+    return value
+
+
+def _withdrawn(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(
+        isinstance(each, str) and _SHA256.match(each) for each in value.values()
+    ):
+        raise DataError("the store's index: 'withdrawn' is not an object of digests")
     return value
 
 

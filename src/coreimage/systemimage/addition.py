@@ -10,7 +10,7 @@ from coreimage.lib import trust
 from coreimage.model.index import Image, ImageType, Index
 from coreimage.systemimage import deltas, images, pool, tree
 from coreimage.systemimage.deltas import Delta
-from coreimage.systemimage.expiry import expire
+from coreimage.systemimage.expiry import expire_as_configured
 from coreimage.systemimage.generation import Maker, version_recipe
 from coreimage.systemimage.generators.version import ImageIdentity
 from coreimage.systemimage.parts import Part
@@ -86,7 +86,8 @@ def publish(job: Job, made: Sequence[PoolFile]) -> ImportResult:
     """Add the image and its deltas in one transaction, unless it is the newest one already.
 
     Deltas take long, and are made before it. When somebody else has published a newer base by
-    then, they are made again from that one.
+    then, they are made again from that one. Raises VanishedError, and publishes nothing, when a
+    file that was to be used again is no longer there.
     """
     for attempts_left in reversed(range(_ATTEMPTS)):
         if (current := _current(job, made)) is not None:
@@ -139,12 +140,11 @@ def _add(
             file.path: file for file in (*made, *(f for each in offered for f in each.files))
         }
         for member in (*members.values(), version):
+            pool.require_there(job.workspace, member)
             member.publish(edit)
         added = [new, *(deltas.delta_image(each, new, version) for each in offered)]
-        index = images.add_images(index, added)
-        if job.settings.fullcount:
-            index = expire(index, job.settings.fullcount)
-        edit.put_index(job.channel, job.device, index)
+        grown = images.add_images(index, added)
+        edit.put_index(job.channel, job.device, expire_as_configured(grown, job.settings))
     for member in members.values():
         pool.remember(job.workspace, member)
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"

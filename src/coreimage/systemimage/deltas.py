@@ -10,6 +10,7 @@ from pathlib import Path
 from coreimage.config import Workspace
 from coreimage.errors import TrustError
 from coreimage.lib import trust
+from coreimage.lib.files import sha256_of
 from coreimage.model.index import Image, ImageType, Index
 from coreimage.systemimage import pool, tree
 from coreimage.systemimage.delta import write
@@ -18,6 +19,7 @@ from coreimage.systemimage.delta.plan import Plan
 from coreimage.systemimage.generation import Maker
 from coreimage.systemimage.generators import keyring
 from coreimage.systemimage.pool import PoolFile, Recipe, SideCar
+from coreimage.systemimage.versionfile import is_version_file
 
 _NAME, _REVISION = "delta", 2
 _VERSION = "version"
@@ -86,7 +88,8 @@ def make_deltas(
         return []
     # The compressors use all cores, reading and comparing uses one for each base.
     workers = max(1, len(os.sched_getaffinity(0)) // 2)
-    makers = [_Making(workspace, base, made, chain, maker) for base in bases]
+    outline = maker.version_outline()
+    makers = [_Making(workspace, base, made, chain, maker, outline) for base in bases]
     with ThreadPoolExecutor(workers) as threads:
         try:
             found = list(threads.map(_Making.run, makers))
@@ -106,9 +109,10 @@ class _Making:
         made: Sequence[PoolFile],
         chain: trust.Chain,
         maker: Maker,
+        outline: Path,
     ) -> None:
         self._workspace, self._base, self._made = workspace, base, made
-        self._chain, self._maker = chain, maker
+        self._chain, self._maker, self._outline = chain, maker, outline
         files = [pool.find(workspace, file) for file in base.files]
         self._old = {
             pool.prefix_of(each.path): each
@@ -116,14 +120,22 @@ class _Making:
             if each is not None and pool.prefix_of(each.path) != _VERSION
         }
         self._complete = len(files) - 1 == len(self._old)
+        self._version = next((file for file in base.files if is_version_file(file)), None)
 
     def run(self) -> Delta | None:
         if not self._complete:
             return self._refuse("some of its files have no record, or are gone")
         try:
+            return self._delta()
+        except FileNotFoundError as error:
+            return self._refuse(f"'{error.filename}' was removed meanwhile")
+
+    def _delta(self) -> Delta | None:
+        try:
             for each in self._old.values():
                 pool.require_intact(self._workspace, each, self._chain)
-        except TrustError as error:
+            version = self._version_pair()
+        except (TrustError, pool.VanishedError) as error:
             return self._refuse(error.message)
         pairs = [self._pair(file) for file in self._made]
         kept = {pool.prefix_of(file.path) for file in self._made}
@@ -132,7 +144,7 @@ class _Making:
             for name, each in self._old.items()
             if name not in kept
         ]
-        planned = plan_image([*pairs, *gone], progress=self._maker.progress)
+        planned = plan_image([*pairs, *gone, version], progress=self._maker.progress)
         if isinstance(planned, Refusal):
             return self._refuse(planned.reason)
         files = [
@@ -158,6 +170,18 @@ class _Making:
             whole=file.sidecar.recipe.generator == keyring.NAME,
         )
 
+    def _version_pair(self) -> Pair:
+        """Return the version files, of which the new one has no number yet, but all its paths.
+
+        It is sent whole; an old one with other paths would leave them behind.
+        """
+        old = None
+        if self._version is not None:
+            old = tree.local_path(self._workspace, self._version.path)
+            if sha256_of(old) != self._version.checksum:
+                raise TrustError(f"'{self._version.path}' is not what was published")
+        return Pair(base=old, target=self._outline, whole=True)
+
     def _path(self, file: PoolFile) -> Path:
         return file.staged or tree.local_path(self._workspace, file.path)
 
@@ -174,8 +198,7 @@ class _Making:
             settings={"xz": level},
         )
         recalled = pool.recall(self._workspace, name, recipe)
-        if recalled is not None:
-            pool.require_intact(self._workspace, recalled, self._chain)
+        if recalled is not None and self._is_intact(recalled):
             return recalled
         made = self._maker.scratch / f"{name}{pool.SUFFIX}"
         write.write(
@@ -188,6 +211,13 @@ class _Making:
         detail = file.sidecar.version_detail
         sidecar = SideCar(recipe=recipe, publication=old.path, version_detail=detail)
         return self._maker.stage(made, f"/pool/{made.name}", sidecar)
+
+    def _is_intact(self, file: PoolFile) -> bool:
+        try:
+            pool.require_intact(self._workspace, file, self._chain)
+        except pool.VanishedError:
+            return False
+        return True
 
 
 def _stem(file: PoolFile) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from coreimage.config import Workspace
 from coreimage.errors import DataError
+from coreimage.feeds import ChannelSettings
 from coreimage.model.index import ImageType, Index
 from coreimage.systemimage import tree
 from coreimage.systemimage.images import LAST_VERSION, last_version
@@ -34,9 +35,8 @@ def expire(index: Index, fullcount: int) -> Index:
     return replace(index, images=kept, extra={**index.extra, LAST_VERSION: last_version(index)})
 
 
-def expire_as_configured(workspace: Workspace, channel: str, index: Index) -> Index:
-    """Return the index with as many full images as coreimage.toml has for its channel."""
-    settings = workspace.settings.channels.get(channel)
+def expire_as_configured(index: Index, settings: ChannelSettings | None) -> Index:
+    """Return the index with as many full images as the settings of its channel want, if any."""
     return expire(index, settings.fullcount) if settings and settings.fullcount else index
 
 

@@ -105,6 +105,14 @@ class Maker:
             level=self.level,
         )
 
+    def version_outline(self) -> Path:
+        """Write the version file of no image: with the members of all that are made today."""
+        made = self._place("version-outline")
+        nobody = version.ImageIdentity(channel="", device="", version=0, version_detail="")
+        with self._packed(made) as packed:
+            version.write(packed, identity=nobody, server=self.workspace.settings.server, mtime=0)
+        return made
+
     def _place(self, name: str) -> Path:
         return self.scratch / f"{name}{pool.SUFFIX}"
 

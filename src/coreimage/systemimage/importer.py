@@ -27,6 +27,8 @@ from coreimage.systemimage.origins.table import resolve
 from coreimage.systemimage.parts import Context, Part
 from coreimage.systemimage.pool import PoolFile
 
+_ATTEMPTS = 3
+
 
 def import_image(
     workspace: Workspace,
@@ -106,8 +108,16 @@ def _run(job: Job) -> ImportResult:
     image, present = newest_files(job)
     if image is not None and comes_from(job, present):
         return result(job, image, changed=False)
-    made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
-    return publish(job, made)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
+        try:
+            return publish(job, made)
+        except pool.VanishedError as error:
+            # Nothing names what we use again until it is published, so 'image gc' may take it.
+            if not attempts_left:
+                raise
+            job.maker.progress.note(error.message)
+    raise AssertionError
 
 
 def _reusable(job: Job, present: Sequence[PoolFile], part: Part) -> PoolFile | None:
@@ -120,7 +130,7 @@ def _reusable(job: Job, present: Sequence[PoolFile], part: Part) -> PoolFile | N
             continue
         try:
             pool.require_intact(job.workspace, each, job.chain)
-        except TrustError as error:
+        except (TrustError, pool.VanishedError) as error:
             job.maker.progress.note(f"'{each.path}' is made anew: {error.message}")
         else:
             return each

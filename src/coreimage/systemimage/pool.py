@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import Workspace
-from coreimage.errors import DataError
+from coreimage.errors import CoreImageError, DataError
 from coreimage.lib import files, trust
 from coreimage.lib.fetch import check_digest
 from coreimage.model.index import ImageFile
@@ -125,12 +125,37 @@ def find(workspace: Workspace, file: ImageFile) -> PoolFile | None:
     return PoolFile(path=file.path, checksum=file.checksum, size=file.size, sidecar=record)
 
 
-def require_intact(workspace: Workspace, file: PoolFile, chain: trust.Chain) -> None:
-    """Raise TrustError unless a published file still has its digest and a good signature."""
+class VanishedError(CoreImageError):
+    """A published file that was to be used again has been removed meanwhile."""
+
+
+def require_there(workspace: Workspace, file: PoolFile) -> None:
+    """Raise VanishedError unless a file is new, or still published; the tree must be held."""
     path = tree.local_path(workspace, file.path)
-    with path.open("rb") as opened:
-        chain.verify(opened, Path(f"{path}.asc"), level=KeyringType.IMAGE_SIGNING, what=file.path)
-        check_digest(opened, file.checksum, name=file.path)
+    if file.staged is None and not (path.is_file() and Path(f"{path}.asc").is_file()):
+        raise _vanished(file)
+
+
+def _vanished(file: PoolFile) -> VanishedError:
+    return VanishedError(
+        f"'{file.path}' was removed while it was to be used again",
+        hint="run the command again: it is made anew then",
+    )
+
+
+def require_intact(workspace: Workspace, file: PoolFile, chain: trust.Chain) -> None:
+    """Raise TrustError unless a published file still has its digest and a good signature.
+
+    Raises VanishedError when it is not there any more.
+    """
+    path = tree.local_path(workspace, file.path)
+    try:
+        with path.open("rb") as opened:
+            signature = Path(f"{path}.asc")
+            chain.verify(opened, signature, level=KeyringType.IMAGE_SIGNING, what=file.path)
+            check_digest(opened, file.checksum, name=file.path)
+    except FileNotFoundError as error:
+        raise _vanished(file) from error
 
 
 def remember(workspace: Workspace, file: PoolFile) -> None:

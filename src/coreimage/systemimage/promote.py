@@ -92,7 +92,8 @@ def copy_image(
             replace(each, phased_percentage=percentage) for each in (new, *job.deltas(image, new))
         ]
         grown = images.add_images(job.goal, copies)
-        edit.put_index(target, device, expiry.expire_as_configured(workspace, target, grown))
+        settings = workspace.settings.channels.get(target)
+        edit.put_index(target, device, expiry.expire_as_configured(grown, settings))
     done = "would be" if dry_run else "is"
     progress.note(f"image {image.version} of '{source}' {done} image {version} of '{target}'")
     return Copy(images=copies, changed=True)

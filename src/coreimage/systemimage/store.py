@@ -7,7 +7,7 @@ store/<id>/<name>_<version>-<sha256>.tar.xz  immutable, named by an index
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,8 +56,8 @@ def publish(
 ) -> tuple[StorePackage, bool]:
     """Publish an archive and return its entry, and whether it is new.
 
-    The same archive again changes nothing but the time. A version is never replaced by another
-    content: raises CoreImageError.
+    The same archive again changes nothing; one that was withdrawn comes back. A version is never
+    replaced by another content, not even a withdrawn one: raises CoreImageError.
     """
     digest = files.sha256_of(archive.file)
     entry = StorePackage(
@@ -73,7 +73,8 @@ def publish(
     with files.lock(_lock(workspace, store), purpose="oem publish", wait=_LOCK_WAIT):
         before = read_store(workspace, store)
         known = before.find(entry.name, entry.version) if before else None
-        if known is not None and known.sha256 != digest:
+        withdrawn = dict(before.withdrawn) if before else {}
+        if digest != (known.sha256 if known else withdrawn.pop(_version(entry), digest)):
             raise CoreImageError(
                 f"store '{store}' has another {entry.name} {entry.version} already",
                 hint="raise the version in meta/package.yaml: a published version never changes",
@@ -87,7 +88,8 @@ def publish(
                 raise CoreImageError(f"'{archive.file}' has changed while it was published")
             _sign(workspace, staged, Purpose.PAYLOAD, name=entry.path)
             _move_in(staged, workspace.channel_tree / entry.path[1:])
-            _switch(workspace, store, [*(before.packages if before else ()), entry], scratch, now)
+            packages = [*(before.packages if before else ()), entry]
+            _switch(workspace, store, packages, withdrawn, scratch, now)
     return entry, True
 
 
@@ -108,8 +110,9 @@ def withdraw(
                 hint=f"it has {', '.join(known) or 'nothing'}",
             )
         rest = [each for each in before.packages if each is not found]
+        withdrawn = {**before.withdrawn, _version(found): found.sha256}
         with files.scratch_directory(_home(workspace, store)) as scratch:
-            _switch(workspace, store, rest, scratch, now)
+            _switch(workspace, store, rest, withdrawn, scratch, now)
     return found
 
 
@@ -123,9 +126,13 @@ def refresh(workspace: Workspace, *, now: datetime, force: bool = False) -> list
                 continue
             if force or index.expires - now.timestamp() < LIFETIME.total_seconds() / 2:
                 with files.scratch_directory(_home(workspace, store)) as scratch:
-                    _switch(workspace, store, index.packages, scratch, now)
+                    _switch(workspace, store, index.packages, index.withdrawn, scratch, now)
                 renewed.append(store)
     return renewed
+
+
+def _version(package: StorePackage) -> str:
+    return f"{package.name} {package.version}"
 
 
 def _home(workspace: Workspace, store: str) -> Path:
@@ -150,6 +157,7 @@ def _switch(
     workspace: Workspace,
     store: str,
     packages: Sequence[StorePackage],
+    withdrawn: Mapping[str, str],
     scratch: Path,
     now: datetime,
 ) -> None:
@@ -165,6 +173,7 @@ def _switch(
         generated_at=int(now.timestamp()),
         expires=int((now + LIFETIME).timestamp()),
         packages=tuple(packages),
+        withdrawn=withdrawn,
     )
     before = read_store(workspace, store)
     if before is not None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreimage.model import freshness
-from coreimage.model.freshness import NOTHING, Reason, Received, Remembered, SeenImage
+from coreimage.model.freshness import NOTHING, Reason, Received, Remembered, SeenImage, SeenStore
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=30)
@@ -176,3 +176,34 @@ def test_serials_and_time_never_go_back(steps: list[tuple[int, int]]) -> None:
             assert remembered.time is None or after.time >= remembered.time
             assert after.time < LATER
             remembered = after
+
+
+STORE = SeenStore(serial=4, digest="s4", signed_by="B" * 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "expected"),
+    [
+        ({}, timedelta(), None),
+        ({"serial": 5, "digest": "s5"}, timedelta(), None),
+        ({"serial": 3}, timedelta(), Reason.ROLLBACK),
+        ({"digest": "other"}, timedelta(), Reason.CHANGED),
+        ({"serial": 5}, timedelta(days=30), Reason.EXPIRED),
+        ({"serial": 5, "signed_by": "C" * 40}, timedelta(), Reason.REVOKED),
+    ],
+)
+def test_the_index_of_a_store_after_one_that_was_seen(
+    change: dict[str, object], after: timedelta, expected: Reason | None
+) -> None:
+    known = replace(SEEN, stores={"mine": STORE}, revoked=frozenset({"C" * 40}))
+    shown = replace(STORE, **change)  # type: ignore[arg-type]
+    expires = int(LATER.timestamp())
+    found = freshness.judge_store(known, "mine", shown, expires=expires, clock=NOW + after)
+    assert (found.reason if found else None) == expected
+    assert freshness.judge_store(known, "other", STORE, expires=expires, clock=NOW) is None
+
+
+def test_what_a_revoked_key_said_of_stores_is_forgotten() -> None:
+    known = replace(SEEN, stores={"mine": STORE})
+    assert freshness.forgive(known, frozenset({"D" * 40})).stores == known.stores
+    assert freshness.forgive(known, frozenset({"B" * 40})).stores == {}

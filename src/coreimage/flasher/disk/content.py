@@ -10,6 +10,7 @@ from coreimage.flasher.disk.layout import Layout, derive_uuid
 from coreimage.flasher.disk.loader import bios_pieces, make_loader
 from coreimage.flasher.disk.plan import Piece, raw_pieces, table_pieces
 from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.own.machine import Own
 from coreimage.flasher.provision import Access
 from coreimage.flasher.tree.staging import Staging
 from coreimage.lib.progress import Progress
@@ -26,6 +27,7 @@ class DiskContent:
     boot_files: Mapping[str, bytes | Path]
     oem: OemPackage
     access: Access
+    own: Own
     install_yaml: str
     time: int
 
@@ -101,4 +103,5 @@ def _writable(content: DiskContent, scratch: Path) -> Staging:
     tree.put_directory("system-data")
     content.oem.install(tree)
     content.access.install(tree)
+    content.own.install(tree, content.system)
     return tree

@@ -32,6 +32,8 @@ _MKE2FS_CONF = "[fs_types]\n" + "".join(
 _FAT32_CLUSTERS = 65525
 # Sectors before the first cluster: reserved ones, and two tables of at most this size.
 _FAT_OVERHEAD = 32 + 2 * 520
+# With less than this, in bytes, a disk is taken for full.
+_HARDLY_ANY = 1 << 20
 _FULL = re.compile(r"could not allocate|no space|no free space|disk full", re.IGNORECASE)
 _FAT_NAME = re.compile(r"[^\x00-\x1f\"*/:<>?\\|\x7f-\uffff]{1,255}(?<![. ])\Z")
 
@@ -65,7 +67,7 @@ def make_ext4(
     argv += ["-L", label, "-U", str(uuid), "-d", staging.root, image, str(size // _BLOCK)]
     _create(image, size)
     content = f"{len(staging.entries)} entries and {staging.content_size >> 20} MiB of files"
-    with _refusing_when_full(label, size, content):
+    with _refusing_when_full(image, label, size, content):
         run.run(argv, env=env)
         finish_inodes(image, staging.entries, time=time, scratch=scratch, env=env)
 
@@ -104,7 +106,7 @@ def make_fat(
     argv += ["-S", str(sector_size), "-s", str(_sectors_per_cluster(label, size, sector_size))]
     run.run([*argv, "-n", label, image], env=env)
     total = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
-    with _refusing_when_full(label, size, f"{len(files)} files of {total >> 20} MiB"):
+    with _refusing_when_full(image, label, size, f"{len(files)} files of {total >> 20} MiB"):
         for folder in sorted(path for path in (tree, *tree.rglob("*")) if path.is_dir()):
             _fill_fat_folder(image, tree, folder, env)
 
@@ -127,12 +129,17 @@ def _create(image: Path, size: int) -> None:
 
 
 @contextmanager
-def _refusing_when_full(label: str, size: int, content: str) -> Iterator[None]:
+def _refusing_when_full(image: Path, label: str, size: int, content: str) -> Iterator[None]:
     try:
         yield
     except CoreImageError as error:
         if not _FULL.search(error.message):
             raise
+        # The tools say the same of a full partition and of a full disk below its image.
+        if shutil.disk_usage(image.parent).free < _HARDLY_ANY:
+            raise CoreImageError(
+                f"there is no space left in '{image.parent}'", hint="free some space and try again"
+            ) from error
         raise DataError(
             f"partition '{label}' of {size >> 20} MiB is too small for {content}",
             hint="leave something out of the image",

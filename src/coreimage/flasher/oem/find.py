@@ -7,6 +7,7 @@ import coreimage
 from coreimage.errors import DataError, NotFoundError, TrustError
 from coreimage.flasher.oem.package import OemPackage, load_oem, read_oem
 from coreimage.flasher.server import Server
+from coreimage.lib import fresh
 from coreimage.lib.progress import Progress
 from coreimage.model.index import ImageFile
 from coreimage.model.keyring import KeyringType
@@ -64,14 +65,13 @@ def find_oem(
     folders: Sequence[Path],
     server: Server | None,
     store: str | None,
-    now: int,
     progress: Progress,
 ) -> OemPackage:
     """Return a package that was read and checked.
 
     A path is taken as it is. A name is looked for in `folders` and then in the server's default
-    store; with `store` in that one alone. `NAME=VERSION` asks for a version of a store. `now` is
-    in UNIX seconds. Raises NotFoundError that names the packages there are.
+    store; with `store` in that one alone. `NAME=VERSION` asks for a version of a store. Raises
+    NotFoundError that names the packages there are.
     """
     plain, _, version = name.partition("=")
     if store is None or "/" in name:
@@ -81,7 +81,7 @@ def find_oem(
     known = [] if store else local_names(folders)
     if server is not None:
         try:
-            index = store_index(server, store or DEFAULT_STORE, now=now)
+            index = store_index(server, store or DEFAULT_STORE)
         except NotFoundError:
             if store is not None:
                 raise
@@ -103,14 +103,14 @@ def missing_oem(name: str, known: Sequence[str]) -> NotFoundError:
     )
 
 
-def store_index(server: Server, store: str, *, now: int) -> StoreIndex:
+def store_index(server: Server, store: str) -> StoreIndex:
     """Return the verified index of a store; NotFoundError when the server has no such store.
 
-    Raises TrustError when it is another store's, or older than it may be.
+    Raises TrustError when it is another store's, has expired, or is older than one seen before.
     """
     path = index_path(check_store_id(store))
     try:
-        text = _verified(server, path)
+        text, signed_by = _verified(server, path)
     except NotFoundError as error:
         raise NotFoundError(
             f"the server has no store '{store}'",
@@ -119,15 +119,18 @@ def store_index(server: Server, store: str, *, now: int) -> StoreIndex:
     index = StoreIndex.from_json(text)
     if index.store != store:
         raise TrustError(f"'{path}' says that it is of store '{index.store}', not '{store}'")
-    if index.expires <= now:
-        raise TrustError(
-            f"the index of store '{store}' has expired",
-            hint="whoever runs the server renews it with 'coreimage oem refresh'",
-        )
+    fresh.accept_store(
+        index,
+        text,
+        chain=server.chain,
+        directory=server.memory.directory,
+        signed_by=signed_by,
+        clock=server.memory.clock,
+    )
     return index
 
 
-def _verified(server: Server, path: str) -> bytes:
+def _verified(server: Server, path: str) -> tuple[bytes, str]:
     for attempt in range(_PAIR_ATTEMPTS, 0, -1):
         file = server.source.metadata(path)
         try:
@@ -135,13 +138,15 @@ def _verified(server: Server, path: str) -> bytes:
         except NotFoundError as error:
             raise TrustError(f"'{path}' has no signature: {error.message}") from error
         try:
-            server.chain.verify(file, signature, level=KeyringType.IMAGE_SIGNING, what=path)
-            break
+            level = KeyringType.IMAGE_SIGNING
+            signed = server.chain.verify(file, signature, level=level, what=path)
         except TrustError:
             # The store may have been published to between our two requests.
             if attempt == 1:
                 raise
-    return file.read_bytes()
+        else:
+            return file.read_bytes(), signed.fingerprint
+    raise AssertionError
 
 
 def _fetched(

@@ -5,22 +5,18 @@ and the content of raw partitions are ours.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from coreimage.config import nearest_key
-from coreimage.errors import DataError
+from coreimage.flasher.packageyaml import Strict, parse_yaml
 
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"([0-9]+)([KMG])\Z")
@@ -74,16 +70,7 @@ Offset = Annotated[int, BeforeValidator(_offset)]
 PartitionType = Annotated[str, BeforeValidator(_type)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        alias_generator=lambda name: name.replace("_", "-"),
-    )
-
-
-class BootFile(_Strict):
+class BootFile(Strict):
     """A file for the boot partition, at `target`, also called `dst`; else under its own name."""
 
     path: str
@@ -102,14 +89,14 @@ class BootFile(_Strict):
         return self.target or self.dst or self.path.rpartition("/")[2]
 
 
-class RawFile(_Strict):
+class RawFile(Strict):
     """A file that is written to the disk itself, `offset` bytes from its start."""
 
     path: str
     offset: Offset
 
 
-class RawPartition(_Strict):
+class RawPartition(Strict):
     """One more partition; `path`, if given, is the file that its content begins with."""
 
     name: _PartitionName
@@ -118,7 +105,7 @@ class RawPartition(_Strict):
     path: str = ""
 
 
-class BootAssets(_Strict):
+class BootAssets(Strict):
     """What is needed to start a board."""
 
     files: tuple[BootFile, ...] = Field(default=(), strict=False)
@@ -126,7 +113,7 @@ class BootAssets(_Strict):
     raw_partitions: tuple[RawPartition, ...] = Field(default=(), strict=False)
 
 
-class DiskInfo(_Strict):
+class DiskInfo(Strict):
     """How the disk is divided, where that is not the bootloader's usual way."""
 
     table: Literal["gpt", "mbr"] | None = None
@@ -135,7 +122,7 @@ class DiskInfo(_Strict):
     system_size: Size = 1 << 30
 
 
-class HardwareInfo(_Strict):
+class HardwareInfo(Strict):
     """What kind of machine it is and how its disk is laid out."""
 
     bootloader: str
@@ -152,20 +139,20 @@ class HardwareInfo(_Strict):
         return self.dtb or (f"{self.platform}.dtb" if self.platform else "")
 
 
-class SoftwareInfo(_Strict):
+class SoftwareInfo(Strict):
     """Names of packages that come with it; kept for programs on the device."""
 
     built_in: tuple[str, ...] = Field(default=(), strict=False)
     preinstalled: tuple[str, ...] = Field(default=(), strict=False)
 
 
-class StoreInfo(_Strict):
+class StoreInfo(Strict):
     """Which store it belongs to; kept for programs on the device."""
 
     id: str = ""
 
 
-class OemSection(_Strict):
+class OemSection(Strict):
     """The section `oem` of package.yaml."""
 
     hardware: HardwareInfo
@@ -173,7 +160,7 @@ class OemSection(_Strict):
     store: StoreInfo = StoreInfo()
 
 
-class CoreConfig(_Strict):
+class CoreConfig(Strict):
     """Settings of the system itself: lines for modprobe.d."""
 
     modprobe: Annotated[tuple[str, ...], BeforeValidator(_modprobe)] = ()
@@ -187,7 +174,7 @@ class ConfigSection(BaseModel):
     ubuntu_core: CoreConfig = Field(default=CoreConfig(), alias="ubuntu-core")
 
 
-class PackageInfo(_Strict):
+class PackageInfo(Strict):
     """The whole of package.yaml."""
 
     name: _Name
@@ -202,27 +189,4 @@ class PackageInfo(_Strict):
 
 def parse(text: bytes, *, source: str) -> PackageInfo:
     """Parse package.yaml; raises DataError that names the key and the nearest valid one."""
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DataError(f"{source}: not YAML: {error}") from error
-    try:
-        return PackageInfo.model_validate(document)
-    except ValidationError as error:
-        # A key that is not known comes first: it is often the one that is missing, misspelt.
-        complaints = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-        raise _complaint(source, complaints[0]) from error
-
-
-def _complaint(source: str, first: Mapping[str, Any]) -> DataError:
-    where = ".".join(str(part) for part in first["loc"]) or "the document"
-    hints = {
-        "extra_forbidden": nearest_key(PackageInfo, first["loc"]),
-        "string_type": "write it in quotes",
-    }
-    says = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return DataError(f"{source}: '{where}' is not a key", hint=hints["extra_forbidden"])
-    return DataError(
-        f"{source}: '{where}': {says[:1].lower() + says[1:]}", hint=hints.get(first["type"], "")
-    )
+    return parse_yaml(PackageInfo, text, source=source)

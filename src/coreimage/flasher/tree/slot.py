@@ -1,7 +1,7 @@
 """What the files of an image become: the tree of a system slot, and what starts it."""
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,16 +95,18 @@ def read_version(payload: Payload) -> VersionPart:
 
 
 def unpack_image(
-    payloads: Sequence[Payload],
+    payloads: Iterable[Payload],
     *,
+    total: int,
     scratch: Path,
     progress: Progress,
     plain: Container[str] = (),
 ) -> Slot:
-    """Apply verified files in their order; raises DataError for what has no place in an image.
+    """Apply verified files in their order, `total` bytes of them; each as soon as it is there.
 
-    `plain` has the paths of files that are root file systems as builds have them, with nothing
-    moved below `system`; what an image adds to them is added.
+    Raises DataError for what has no place in an image. `plain` has the paths of files that are root
+    file systems as builds have them, with nothing moved below `system`; what an image adds to them
+    is added.
     """
     system, boot = Staging(scratch / "system"), Staging(scratch / "boot")
     routes = {
@@ -112,7 +114,6 @@ def unpack_image(
         "assets": Route(staging=boot, keep_name=True),
         "hardware.yaml": Route(staging=boot, keep_name=True),
     }
-    total = sum(payload.entry.size for payload in payloads)
     with progress.task("unpacking", total) as task:
         for payload in payloads:
             whole = payload.entry.path in plain and not _is_image_file(payload)
