@@ -30,7 +30,13 @@ def somebody(ground: Path) -> Iterator[Product]:
     # Not below the road's own folder: commands look upwards for a workspace.
     home = Path(tempfile.mkdtemp(prefix="coreimage-somebody-", dir=ground.parent)) / "home"
     home.parent.chmod(0o755)
-    surroundings = {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "HOME": str(home)}
+    surroundings = {
+        "TZ": "Asia/Kathmandu",
+        "LC_ALL": "C",
+        "HOME": str(home),
+        # The tests' own is where others cannot go.
+        "XDG_STATE_HOME": str(home / ".local/state"),
+    }
     if os.geteuid() != 0:
         home.mkdir()
         yield Product(folder=home, environment=surroundings)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, cast
 
 from coreimage.errors import DataError
-from coreimage.lib.files import Reader
+from coreimage.lib.files import CHUNK, Reader
 
 _XATTR = "SCHILY.xattr."
 # Names are bytes; whatever the locale, they come out as they went in.
@@ -61,17 +61,49 @@ class _Writer(tarfile.TarFile):
         super().addfile(tarinfo, fileobj)
 
 
+class _Gathered:
+    """Gathers the many small writes of an archive into few large ones.
+
+    tarfile's own streams (mode "w|") copy all that they hold at every write.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Take some bytes; they may arrive later."""
+        self._parts.append(data)
+        self._held += len(data)
+        self._size += len(data)
+        if self._held >= CHUNK:
+            self.flush()
+        return len(data)
+
+    def tell(self) -> int:
+        """Return how many bytes were taken."""
+        return self._size
+
+    def flush(self) -> None:
+        """Write what is held."""
+        self._stream.write(b"".join(self._parts))
+        self._parts.clear()
+        self._held = 0
+
+
 @contextmanager
 def writing(stream: BinaryIO) -> Iterator[tarfile.TarFile]:
-    """Yield a tar archive that is written to `stream` in one pass."""
-    with _Writer.open(
-        fileobj=stream,
-        mode="w|",
-        format=tarfile.GNU_FORMAT,
-        bufsize=1 << 20,
-        encoding=_ENCODING,
-    ) as tar:
+    """Yield a tar archive that is written to `stream` in one pass.
+
+    Nothing but the block's end, without an error, makes it whole.
+    """
+    gathered = _Gathered(stream)
+    output = cast("IO[bytes]", gathered)
+    with _Writer(fileobj=output, mode="w", format=tarfile.GNU_FORMAT, encoding=_ENCODING) as tar:
         yield tar
+    gathered.flush()
 
 
 def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:

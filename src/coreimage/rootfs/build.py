@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -196,12 +197,15 @@ def _make_image(job: _Job) -> RootfsBuild:
     as_root = os.geteuid() == 0
     if not as_root:
         require_user_namespace()
-    with unpacking_room(as_root=as_root) as room:
-        require_space(room, _ROOM_FOR_TREE, purpose="the tree")
-        plan = _reuse_stage(job, room) or _make_stage(job, room)
-        stage.run_steps(plan, plan.late, progress=job.progress)
-        result = _pack(job, plan)
-    notes = _finish(job, result, plan.epoch)
+    with ThreadPoolExecutor(1) as pool:
+        with unpacking_room(as_root=as_root) as room:
+            require_space(room, _ROOM_FOR_TREE, purpose="the tree")
+            plan = _reuse_stage(job, room) or _make_stage(job, room)
+            stage.run_steps(plan, plan.late, progress=job.progress)
+            result = _pack(job, plan)
+            # While one core removes the tree.
+            finishing = pool.submit(_finish, job, result, plan.epoch)
+        notes = finishing.result()
     files = {name: job.parts / name for name in notes["sha256"]}
     job.cache.images.put(job.inputs.image_recipe(job.gzip_level), files, notes)
     return _record(job, notes)
@@ -283,25 +287,32 @@ def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
         ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
     packages = list(installed(result.status))
     job.path("manifest").write_text(manifest(packages), encoding="utf-8")
-    bill = _bill(job, packages, result, epoch)
+    tarballs = [job.names[kind] for kind in ("rootfs", "device") if kind in job.names]
+    digests = {name: sha256_of(job.parts / name) for name in tarballs}
+    bill = _bill(job, packages, result, epoch, digests)
     job.path("sbom").write_text(bill, encoding="utf-8")
-    files = [name for kind, name in job.names.items() if kind not in _OWN]
+    small = [name for kind, name in job.names.items() if kind not in (*_OWN, "rootfs", "device")]
     return {
         "epoch": epoch,
         "kernel": result.kernels.get("vmlinuz"),
         "entries": result.entries,
         "rootfs_bytes": result.rootfs_size,
         "device_bytes": result.device_size,
-        "sha256": {name: sha256_of(job.parts / name) for name in files},
+        "sha256": digests | {name: sha256_of(job.parts / name) for name in small},
     }
 
 
-def _bill(job: _Job, packages: Sequence[InstalledPackage], result: SplitResult, epoch: int) -> str:
+def _bill(
+    job: _Job,
+    packages: Sequence[InstalledPackage],
+    result: SplitResult,
+    epoch: int,
+    digests: Mapping[str, str],
+) -> str:
     # Only builds need it, and it takes a quarter of a second to import.
     from coreimage.rootfs.sbom import Contents, bill_of_materials
 
     selection = job.inputs.selection
-    tarballs = [job.names[kind] for kind in ("rootfs", "device") if kind in job.names]
     return bill_of_materials(
         Contents(
             name=selection.definition.name,
@@ -312,7 +323,7 @@ def _bill(job: _Job, packages: Sequence[InstalledPackage], result: SplitResult, 
             arch=selection.arch,
             made_at=datetime.fromtimestamp(epoch, UTC),
             packages=packages,
-            artifacts={name: sha256_of(job.parts / name) for name in tarballs},
+            artifacts=digests,
             digests={
                 (each.name, each.version, each.architecture): each.sha256
                 for each in job.inputs.resolution.packages

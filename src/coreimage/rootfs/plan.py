@@ -21,9 +21,9 @@ _LATER = "/run/coreimage"
 _DPKG = "dpkg --force-unsafe-io"
 _EXTRACT = """\
 for deb in "$1"/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" | tar --extract --file=- --keep-directory-symlink \\
-        --preserve-permissions --numeric-owner --anchored --no-wildcards --exclude-from="$2"
-done
+    dpkg-deb --fsys-tarfile "$deb"
+done | tar --extract --file=- --ignore-zeros --keep-directory-symlink \\
+    --preserve-permissions --numeric-owner --anchored --no-wildcards --exclude-from="$2"
 """
 _GROUPS = f"""\
 for group in {_DEBS}/early/*/; do
@@ -127,13 +127,17 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One program; `binds` are laid over files of the tree meanwhile."""
+    """One program; `binds` are laid over files of the tree meanwhile.
+
+    It runs `together` with the step before it when the two have nothing to do with each other.
+    """
 
     title: str
     argv: Sequence[str]
     where: Where = Where.INSIDE
     stdin: Path | None = None
     binds: Mapping[str, Path] = field(default_factory=dict)
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +198,7 @@ def pack_argv(epoch: int) -> list[str]:
         *["tar", "--create", "--file=-", "--sort=name", "--numeric-owner", "--one-file-system"],
         *["--format=pax", f"--mtime=@{epoch}", "--clamp-mtime"],
         *["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime,delete=mtime"],
-        *["--xattrs", "--xattrs-exclude=system.*", "--exclude=./dev/*", "--exclude=./proc/*"],
+        *["--xattrs", "--exclude=./dev/*", "--exclude=./proc/*"],
         # Names as they are published, so that headers can be passed on; links stay as they are.
         *["--transform=s,^\\./\\(.\\),\\1,S", "."],
     ]
@@ -275,7 +279,7 @@ def _package_steps(layout: Layout) -> list[Step]:
             title="compile Python modules",
             argv=_shell(f'[ ! -e {_LATER}/py3compile ] || exec python3 -c "$1"', _COMPILE),
         ),
-        Step(title="make the initramfs", argv=_shell(_INITRAMFS)),
+        Step(title="make the initramfs", argv=_shell(_INITRAMFS), together=True),
         Step(title="mark what is there for others", argv=_LAY_OVER, stdin=layout.overlay("marks")),
         Step(title="forget what was put off", argv=["rm", "-rf", _LATER]),
     ]
@@ -349,4 +353,6 @@ def step_lines(plan: RootfsPlan) -> Iterable[str]:
             yield ""
         for step in steps:
             source = f" < {shlex.quote(str(step.stdin))}" if step.stdin else ""
-            yield f"{step.where.value:<7} {step.title}: {shlex.join(step.argv)}{source}"
+            meanwhile = " (meanwhile)" if step.together else ""
+            argv = shlex.join(step.argv)
+            yield f"{step.where.value:<7} {step.title}{meanwhile}: {argv}{source}"

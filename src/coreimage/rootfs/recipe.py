@@ -101,7 +101,7 @@ def _steps(selection: Selection, archive: Archive) -> tuple[list[Step], list[Ste
 
 
 def _plain(step: Step) -> list[object]:
-    return [list(step.argv), step.where.value, str(step.stdin), sorted(step.binds)]
+    return [list(step.argv), step.where.value, str(step.stdin), sorted(step.binds), step.together]
 
 
 def fingerprint(parts: list[object]) -> str:

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +51,7 @@ def install_packages(
     with _decompressing(layout.debs, groups) as wait:
         wait("essential")
         definition = selection.definition
-        left_out = debs.excluded_members(
+        left_out = debs.members_left_out(
             sorted((layout.debs / "essential").iterdir()),
             definition.exclude_paths,
             definition.include_paths,
@@ -117,21 +117,44 @@ def _decompressing(
 
 def run_steps(plan: RootfsPlan, steps: Sequence[Step], *, progress: Progress) -> None:
     """Carry out steps in their order; raises CommandError that names the one that failed."""
-    chamber = chamber_of(plan)
+    for group in _groups(steps):
+        with ExitStack() as stack:
+            processes = [
+                stack.enter_context(_step_started(plan, step, progress=progress)) for step in group
+            ]
+        for step, process in zip(group, processes, strict=True):
+            if process.returncode:
+                raise failure(step.title, process.returncode, plan.layout.tree)
+
+
+def _groups(steps: Sequence[Step]) -> list[list[Step]]:
+    """Return steps in groups that run at the same time."""
+    groups: list[list[Step]] = []
     for step in steps:
-        if step.where is Where.INSIDE:
-            argv = chamber.inside(step.argv, binds=step.binds)
+        if step.together and groups:
+            groups[-1].append(step)
         else:
-            argv = chamber.beside(step.argv)
-        opened = step.stdin.open("rb") if step.stdin and step.stdin.is_file() else nullcontext()
-        with (
-            progress.task(step.title, None, unit="steps"),
-            opened as stdin,
-            started(argv, stdin=stdin or run.DEVNULL, stdout=_STDERR) as process,
-        ):
-            pass
-        if process.returncode:
-            raise failure(step.title, process.returncode, plan.layout.tree)
+            groups.append([step])
+    return groups
+
+
+@contextmanager
+def _step_started(
+    plan: RootfsPlan, step: Step, *, progress: Progress
+) -> Iterator[run.Process[bytes]]:
+    """Start a step, whose process has ended when the block is left."""
+    chamber = chamber_of(plan)
+    if step.where is Where.INSIDE:
+        argv = chamber.inside(step.argv, binds=step.binds)
+    else:
+        argv = chamber.beside(step.argv)
+    opened = step.stdin.open("rb") if step.stdin and step.stdin.is_file() else nullcontext()
+    with (
+        progress.task(step.title, None, unit="steps"),
+        opened as stdin,
+        started(argv, stdin=stdin or run.DEVNULL, stdout=_STDERR) as process,
+    ):
+        yield process
 
 
 def failure(title: str, status: int, place: Path) -> CoreImageError:

@@ -109,6 +109,7 @@ def test_what_many_packages_ask_for_is_put_off_until_all_packages_are_set_up(
     }
     begin = names.index("set up the packages")
     assert names[begin + 1 : begin + 3] == ["compile Python modules", "make the initramfs"]
+    assert [step.title for step in steps if step.together] == ["make the initramfs"]
 
 
 def test_extra_archives_are_gone_at_the_end(tmp_path: Path) -> None:
@@ -126,6 +127,6 @@ def test_extra_archives_are_gone_at_the_end(tmp_path: Path) -> None:
 
 def test_steps_as_text(tmp_path: Path) -> None:
     lines = list(step_lines(plan(tmp_path)))
-    assert "inside  make the initramfs: " in "\n".join(lines)
+    assert "inside  make the initramfs (meanwhile): " in "\n".join(lines)
     late = lines[lines.index("") + 1]
     assert late == "inside  includes: tar --extract --file=- --directory=/ < /scratch/late.tar"
