@@ -31,6 +31,8 @@ class Road:
         return self.workspace / "builds/1/artifacts"
 
 
+# Before the plugin that reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests together that share what is expensive: the road, else what their module makes.
 
