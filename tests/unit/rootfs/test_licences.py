@@ -2,7 +2,7 @@ import pytest
 
 from coreimage.rootfs.licences import declared_licences
 
-FORMAT = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
+FORMAT = "Format: https://spec.example/copyright-format/1.0/\n"
 DEP5 = f"""\
 {FORMAT}Upstream-Name: example
 License: BSD-3-clause
