@@ -5,6 +5,8 @@ BIN := .venv/bin
 IMAGE ?= x86.img
 RELEASE ?= 13
 JOBS ?= 2
+# Each file of tests stays in one process, with what its tests share.
+SPREAD := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test-setup image boot test test-long check lint format docs bench clean
@@ -31,14 +33,14 @@ boot: ## Start ./x86.img with its console in this terminal
 
 test: test-setup ## Run every check: lint, types, tests, and the journey with booted machines
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not long' tests
+	@$(BIN)/python -m pytest $(SPREAD) -m 'not long' tests
 
 test-long: test-setup ## Run also the series that take long
 	@tools/setup tools/apt-packages-long
 	@$(BIN)/python -m pytest -m long tests
 
 check: lint ## Run what needs neither the network nor a guest
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup -m 'not system and not long' tests
+	@$(BIN)/python -m pytest $(SPREAD) -m 'not system and not long' tests
 
 lint: ## Check style, types and the documentation
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy

@@ -31,19 +31,6 @@ class Road:
         return self.workspace / "builds/1/artifacts"
 
 
-# Before the plugin that reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share what is expensive: the road, else what their module makes.
-
-    With several test processes each group stays in one of them.
-    """
-    for item in items:
-        if isinstance(item, pytest.Function) and item.path.is_relative_to(Path(__file__).parent):
-            group = "road" if "road" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def ground() -> Iterator[Path]:
     """A folder that other users may enter, on a disk with room."""
