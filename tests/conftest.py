@@ -11,9 +11,10 @@ from coreimage.config import Workspace, load_workspace
 from coreimage.lib.progress import Silent
 from coreimage.systemimage import keyrings
 
-# Started in the background by a shell, we and all programs that tests start would be deaf to it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started in the background by a shell, we and all programs that tests start would be deaf to them.
+for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(each) is signal.SIG_IGN:
+        signal.signal(each, handler)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
