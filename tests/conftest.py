@@ -12,9 +12,10 @@ from coreimage.lib.progress import Silent
 from coreimage.systemimage import keyrings
 
 # Started in the background by a shell, we and all programs that tests start would be deaf to them.
-for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(each) is signal.SIG_IGN:
-        signal.signal(each, handler)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

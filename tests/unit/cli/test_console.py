@@ -42,9 +42,9 @@ def act(code: str, *words: str) -> tuple[int, str, str]:
 
 
 def subclasses() -> list[type[errors.CoreImageError]]:
-    found = [errors.CoreImageError, *errors.CoreImageError.__subclasses__()]
     # Rooms may have errors of their own, for themselves.
-    return [each for each in found if each.__module__ == errors.__name__]
+    below = errors.CoreImageError.__subclasses__()
+    return [errors.CoreImageError, *(each for each in below if each.__module__ == errors.__name__)]
 
 
 def test_every_error_has_its_exit_code() -> None:
