@@ -45,7 +45,7 @@ def create(
 
     Example: coreimage channel create debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     place = load_space(workspace)
     channels.create_channel(place, name, now=_now(), hidden=hidden, dry_run=dry_run)
@@ -75,7 +75,7 @@ def remove(
 
     Example: coreimage channel remove debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.remove_channel(
         load_space(workspace), name, now=_now(), force=force, dry_run=dry_run
@@ -105,7 +105,7 @@ def rename(
 
     Example: coreimage channel rename debian-core/13/edge debian-core/13/daily --keep-redirect
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.rename_channel(
         load_space(workspace),
@@ -150,7 +150,7 @@ def unhide(
 def _set_hidden(
     name: str, *, hidden: bool, dry_run: bool, workspace: WorkspaceOption, json: bool
 ) -> None:
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.set_hidden(
         load_space(workspace), name, hidden=hidden, now=_now(), dry_run=dry_run
@@ -180,7 +180,7 @@ def alias(
 
     Example: coreimage channel alias stable debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.set_alias(
         load_space(workspace),
@@ -205,7 +205,7 @@ def unalias(
 
     Example: coreimage channel unalias stable
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.unset_alias(load_space(workspace), name, now=_now(), dry_run=dry_run)
     print_changes(changed, dry_run=dry_run, as_json=json)
@@ -229,7 +229,7 @@ def redirect(
 
     Example: coreimage channel redirect old-name debian-core/13/edge --device generic_amd64
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.set_redirect(
         load_space(workspace),
@@ -255,7 +255,7 @@ def unredirect(
 
     Example: coreimage channel unredirect old-name
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.unset_redirect(
         load_space(workspace), name, now=_now(), device=device, dry_run=dry_run
@@ -280,7 +280,7 @@ def keyring(
 
     Example: coreimage channel keyring debian-core/13/edge generic_amd64
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     changed = channels.set_device_keyring(
         load_space(workspace), name, device, now=_now(), remove=remove, dry_run=dry_run
@@ -303,11 +303,12 @@ def refresh(
 
     Example: coreimage channel refresh
     """
-    from coreimage.systemimage import channels, tree
+    from coreimage.systemimage.operations import channels
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
     refreshed = channels.refresh(place, now=_now(), force=force, dry_run=dry_run)
-    expires = tree.read_channels(place).expires
+    expires = layout.read_channels(place).expires
     until = None if expires is None else datetime.fromtimestamp(expires, UTC).isoformat()
     if json:
         print_json({"refreshed": refreshed, "dry_run": dry_run, "expires": until})
@@ -322,9 +323,9 @@ def list_channels(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage channel list
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
-    found = tree.read_channels(load_space(workspace)).channels
+    found = layout.read_channels(load_space(workspace)).channels
     if json:
         print_json([_fields(name, each) for name, each in sorted(found.items())])
         return
@@ -367,12 +368,12 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, json: JsonOption
 
     Example: coreimage channel show debian-core/13/edge
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
-    channel = tree.read_channels(place).require(name)
+    channel = layout.read_channels(place).require(name)
     newest = {
-        device: tree.read_index(place, name, device).newest_full()
+        device: layout.read_index(place, name, device).newest_full()
         for device in sorted(channel.devices)
     }
     if json:

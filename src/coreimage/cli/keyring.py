@@ -20,8 +20,8 @@ from coreimage.cli.space import load_space
 if TYPE_CHECKING:
     from coreimage.config import Workspace
     from coreimage.model.keyring import KeyringType
-    from coreimage.systemimage.keychange import Change
-    from coreimage.systemimage.keyrings import KeyringStatus
+    from coreimage.systemimage.keys.keychange import Change
+    from coreimage.systemimage.keys.keyrings import KeyringStatus
 
 app = typer.Typer(
     help="Make, rotate, revoke and show the keys that sign channels and images.\n\n"
@@ -60,7 +60,7 @@ def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
 
     Example: coreimage keyring generate
     """
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     published = keyrings.generate(place, progress=progress(), now=now)
@@ -97,7 +97,7 @@ def rotate(
       coreimage keyring rotate image-master --key new.asc --prepare /media/usb/rotation
       coreimage keyring rotate image-master --finish /media/usb/rotation
     """  # noqa: D301  \b keeps the lines of the examples apart
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
     place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
     if dry_run:
@@ -129,7 +129,7 @@ def retire(
 
     Example: coreimage keyring retire image-signing
     """
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
     place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
 
@@ -155,7 +155,7 @@ def revoke(
 
     Example: coreimage keyring revoke 0123456789ABCDEF
     """
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
     place, now = load_space(workspace), datetime.now(UTC)
 
@@ -189,7 +189,7 @@ def publish(
     Example: coreimage keyring publish image-signing --days 365
     """
     from coreimage.model.keyring import KeyringType
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
     place, now = load_space(workspace), datetime.now(UTC)
     kinds = [_level(each) for each in levels or []] or list(KeyringType)
@@ -212,7 +212,7 @@ def adopt(
 
     Example: coreimage keyring adopt archive-master archive-master.asc
     """
-    from coreimage.systemimage import keyrings, rotation
+    from coreimage.systemimage.keys import keyrings, rotation
 
     place, kind = load_space(workspace), _level(level)
     with keyrings.locked(place, "keyring adopt"):
@@ -229,7 +229,7 @@ def list_keyrings(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage keyring list
     """
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     found = keyrings.describe(place)
@@ -255,7 +255,7 @@ def show(level: LevelArgument, workspace: WorkspaceOption = None, json: JsonOpti
     Example: coreimage keyring show archive-master
     """
     from coreimage.errors import NotFoundError
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     found = {each.level.value: each for each in keyrings.describe(place)}
@@ -294,7 +294,7 @@ def log(
     Example: coreimage keyring log --verify
     """
     from coreimage.lib import ledger
-    from coreimage.systemimage.signing import log_path, require_logged
+    from coreimage.systemimage.signing.service import log_path, require_logged
 
     place = load_space(workspace)
     entries = ledger.read(log_path(place))
@@ -335,7 +335,7 @@ def _carry_out(
 ) -> None:
     """Publish, prepare or finish a change, and say what was done."""
     from coreimage.errors import UsageError
-    from coreimage.systemimage import keychange, keyrings
+    from coreimage.systemimage.keys import keychange, keyrings
 
     if prepare is not None and finish is not None:
         raise UsageError("--prepare and --finish exclude each other")

@@ -19,7 +19,7 @@ from coreimage.cli.image import ChannelArgument, DeviceArgument
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
-    from coreimage.systemimage.offers import Where
+    from coreimage.systemimage.operations.offers import Where
 
 app = image.app
 
@@ -34,7 +34,7 @@ def _now() -> datetime:
 
 
 def _where(workspace: WorkspaceOption, channel: str, device: str, *, dry_run: bool) -> "Where":
-    from coreimage.systemimage.offers import Where
+    from coreimage.systemimage.operations.offers import Where
 
     return Where(workspace=load_space(workspace), channel=channel, device=device, dry_run=dry_run)
 
@@ -66,7 +66,7 @@ def copy(
 
     Example: coreimage image copy debian-core/13/edge debian-core/13/stable --percentage 10
     """
-    from coreimage.systemimage import promote
+    from coreimage.systemimage.operations import promote
 
     copied = promote.copy_image(
         load_space(workspace),
@@ -113,7 +113,7 @@ def phase(
 
     Example: coreimage image phase debian-core/13/stable generic_amd64 7 20
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     where = _where(workspace, channel, device, dry_run=dry_run)
     changed = offers.set_percentage(where, version, percentage, now=_now())
@@ -134,7 +134,7 @@ def withdraw(
 
     Example: coreimage image withdraw debian-core/13/stable generic_amd64 7 --reason "no network"
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     where = _where(workspace, channel, device, dry_run=dry_run)
     changed = offers.withdraw(where, version, reason, now=_now())
@@ -157,7 +157,7 @@ def restore(
 
     Example: coreimage image restore debian-core/13/stable generic_amd64 7 --percentage 5
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     where = _where(workspace, channel, device, dry_run=dry_run)
     changed = offers.restore(where, version, now=_now(), percentage=percentage)
@@ -179,7 +179,7 @@ def tag(
 
     Example: coreimage image tag debian-core/13/stable generic_amd64 7 OTA-8.5
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     where = _where(workspace, channel, device, dry_run=dry_run)
     change = offers.untag if remove else offers.tag
@@ -212,7 +212,7 @@ def describe(
 
     Example: coreimage image describe debian-core/13/stable generic_amd64 7 --translation de=neu
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     words = offers.Words(
         description=description,
@@ -243,7 +243,7 @@ def expire(
 
     Example: coreimage image expire debian-core/13/edge --keep 10
     """
-    from coreimage.systemimage import expiry
+    from coreimage.systemimage.operations import expiry
 
     place = load_space(workspace)
     settings = place.settings.channels.get(channel)
@@ -269,7 +269,7 @@ def resign(
 
     Example: coreimage image resign --dry-run
     """
-    from coreimage.systemimage.resign import resign_all
+    from coreimage.systemimage.keys.resign import resign_all
 
     signed = resign_all(load_space(workspace), now=_now(), progress=progress(), dry_run=dry_run)
     if json:
@@ -294,7 +294,7 @@ def gc(
 
     Example: coreimage image gc --dry-run
     """
-    from coreimage.systemimage import orphans
+    from coreimage.systemimage.tree import orphans
 
     found = orphans.collect(
         load_space(workspace),
@@ -328,7 +328,7 @@ def missing(
 
     Example: coreimage image missing --deep
     """
-    from coreimage.systemimage import inventory
+    from coreimage.systemimage.tree import inventory
 
     found = inventory.find_missing(
         load_space(workspace), now=_now(), deep=deep, progress=progress()
