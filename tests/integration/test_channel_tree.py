@@ -16,7 +16,7 @@ from coreimage.model.channels import Channel, Channels
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.operations import channels
-from coreimage.systemimage.tree import editing, images, layout, transaction
+from coreimage.systemimage.tree import editing, images, layout, switch
 from tests.support.trees import snapshot
 
 
@@ -133,8 +133,8 @@ def test_old_states_and_links_stay(workspace: Workspace, now: datetime) -> None:
         channels.create_channel(workspace, f"channel{number}", now=now)
     root = workspace.channel_tree
     assert [state.serial for state in layout.states(workspace)] == [1, 2, 3, 4, 5, 6]
-    links = {name: str((root / name).readlink()) for name in transaction.LINKS}
-    assert links == transaction.LINKS
+    links = {name: str((root / name).readlink()) for name in switch.LINKS}
+    assert links == switch.LINKS
     assert str((root / "state").readlink()) == "states/6"
     assert len(layout.read_channels(workspace).channels) == 5
 

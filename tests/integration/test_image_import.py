@@ -407,7 +407,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from coreimage.config import load_workspace
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import importer
+from coreimage.systemimage.imports import importer
 
 budget = int(sys.argv[2])
 original = os.fsync

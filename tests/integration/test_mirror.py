@@ -318,7 +318,7 @@ import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import mirror, mirrorplan
+from coreimage.systemimage.mirrors import mirror, plan
 from tests.integration.channel_tree import NOW
 
 budget = int(sys.argv[1])
@@ -333,7 +333,7 @@ def counted(descriptor):
 
 os.fsync = counted
 mirror.mirror(
-    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=mirrorplan.Wish(),
+    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=plan.Wish(),
     grace=timedelta(days=7), progress=Silent(), now=NOW,
 )
 """

@@ -1,5 +1,6 @@
 """More of `coreimage image`: how images are offered, promotion, expiry, and keeping house."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,11 @@ from coreimage.cli.console import (
     DryRunOption,
     JsonOption,
     WorkspaceOption,
-    print_changes,
     print_json,
     print_table,
     progress,
 )
+from coreimage.cli.frames import At, changes_channels
 from coreimage.cli.image import ChannelArgument, DeviceArgument
 from coreimage.cli.space import load_space
 
@@ -33,10 +34,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _where(workspace: WorkspaceOption, channel: str, device: str, *, dry_run: bool) -> "Where":
+def _where(at: At, channel: str, device: str) -> "Where":
     from coreimage.systemimage.operations.offers import Where
 
-    return Where(workspace=load_space(workspace), channel=channel, device=device, dry_run=dry_run)
+    return Where(workspace=at.workspace, channel=channel, device=device, dry_run=at.dry_run)
 
 
 @app.command()
@@ -96,17 +97,16 @@ def copy(
 
 
 @app.command()
+@changes_channels
 def phase(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     percentage: Annotated[
         int, typer.Argument(min=0, max=100, help="The share of devices it is offered to.")
     ],
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer the newest image to a share of the devices.
 
     A device that was offered it at 10 % is offered it at 20 %, too.
@@ -115,80 +115,75 @@ def phase(
     """
     from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.set_percentage(where, version, percentage, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.set_percentage(where, version, percentage, now=at.now)
 
 
 @app.command()
+@changes_channels
 def withdraw(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; people read it in the index.")],
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer an image to nobody any more. Devices that have it keep it.
 
     Example: coreimage image withdraw debian-core/13/stable generic_amd64 7 --reason "no network"
     """
     from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.withdraw(where, version, reason, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.withdraw(where, version, reason, now=at.now)
 
 
 @app.command()
+@changes_channels
 def restore(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     percentage: Annotated[
         int, typer.Option(min=0, max=100, help="The share of devices it is offered to.")
     ] = 100,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer a withdrawn image again.
 
     Example: coreimage image restore debian-core/13/stable generic_amd64 7 --percentage 5
     """
     from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.restore(where, version, now=_now(), percentage=percentage)
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.restore(where, version, now=at.now, percentage=percentage)
 
 
 @app.command()
+@changes_channels
 def tag(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     name: Annotated[str, typer.Argument(help="The tag, for example OTA-8.5.")],
     remove: Annotated[bool, typer.Option("--remove", help="Take it away instead.")] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Give an image a name; another version of the device that has it loses it.
 
     Example: coreimage image tag debian-core/13/stable generic_amd64 7 OTA-8.5
     """
     from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
+    where = _where(at, channel, device)
     change = offers.untag if remove else offers.tag
-    changed = change(where, version, name, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    return change(where, version, name, now=at.now)
 
 
 @app.command()
+@changes_channels
 def describe(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
@@ -204,10 +199,7 @@ def describe(
         bool | None,
         typer.Option("--bootme/--no-bootme", help="Reboot after it before any further image."),
     ] = None,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Change what people and clients are told about an image.
 
     Example: coreimage image describe debian-core/13/stable generic_amd64 7 --translation de=neu
@@ -220,9 +212,8 @@ def describe(
         minversion=minversion,
         bootme=bootme,
     )
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.describe(where, version, words, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.describe(where, version, words, now=at.now)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from coreimage.model.channels import Channels
 from coreimage.model.index import ImageFile
 from coreimage.systemimage.mirrors.plan import MirrorPlan, Wish, make_plan
 from coreimage.systemimage.mirrors.remote import Remote, open_remote
-from coreimage.systemimage.tree.transaction import LINKS
+from coreimage.systemimage.tree import switch
 
 _RECORD = ".mirror"
 _DOWNLOADS = 4
@@ -82,7 +82,7 @@ def mirror(
         serial = _next_state(tree.channels, tree.copy_of("/channels.json"), target)
         check = check or _keys_changed(tree.channels, target)
         plan = make_plan(tree, target, wish, check=check)
-        changed, removed = serial != current_serial(target), 0
+        changed, removed = serial != switch.current_serial(target), 0
         if not dry_run:
             _bring_payload(tree, target, plan, progress)
             _bring_metadata(target, plan)
@@ -107,15 +107,9 @@ def _require_ours(target: Path) -> None:
         )
 
 
-def current_serial(target: Path) -> int:
-    """Return the number of the state that a mirror shows, 0 for a new one."""
-    link = target / "state"
-    return int(link.readlink().name) if link.is_symlink() else 0
-
-
 def _next_state(channels: Channels, copy: Path, target: Path) -> int:
     """Return the number of the state to show; raises TrustError for one older than we show."""
-    current = current_serial(target)
+    current = switch.current_serial(target) or 0
     shown = target / "state/channels.json"
     same = current > 0 and shown.read_bytes() == copy.read_bytes()
     if channels.serial is None:  # an old server's: they are counted here
@@ -184,26 +178,13 @@ def _place(copy: Path, final: Path) -> None:
 
 def _switch(tree: Remote, target: Path, serial: int, scratch: Path) -> None:
     """Show the new state in one step, if it is another one than before."""
-    if serial == current_serial(target):
+    if serial == switch.current_serial(target):
         return
     state = scratch / "state"
     (state / "gpg").mkdir(parents=True)
     for path in tree.state_files():
         _place(tree.copy_of(path), state / path[1:])
-    for folder in (state, state / "gpg"):
-        folder.chmod(0o755)
-    files.fsync_tree(state)
-    states = target / "states"
-    states.mkdir(exist_ok=True)
-    final = states / str(serial)
-    if final.exists():  # of a run that was killed before the switch
-        shutil.rmtree(final)
-    state.rename(final)
-    files.fsync_directory(states)
-    for name, link in LINKS.items():
-        if not (target / name).is_symlink():
-            files.link_atomically(target / name, link)
-    files.link_atomically(target / "state", f"states/{serial}")
+    switch.show(target, state, serial)
 
 
 def _remove_orphans(
@@ -224,7 +205,7 @@ def _remove_orphans(
     due = [path for path, since in found.items() if since <= limit]
     for path in due:
         (target / path[1:]).unlink(missing_ok=True)
-        _remove_empty((target / path[1:]).parent, target)
+        files.remove_empty((target / path[1:]).parent, keep=[target])
     files.write_atomically(
         record, json.dumps({path: found[path] for path in found if path not in due})
     )
@@ -237,9 +218,3 @@ def _published(target: Path) -> Iterator[str]:
         inside = path.relative_to(target)
         if path.is_file() and not path.is_symlink() and not inside.parts[0].startswith("."):
             yield f"/{inside}"
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    while folder != top and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent

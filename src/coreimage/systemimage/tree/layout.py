@@ -12,6 +12,7 @@ from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
+from coreimage.systemimage.tree import switch
 
 RETIRED = "retired.json"
 _OF_STATES = ("states", "state", "gpg")
@@ -54,8 +55,7 @@ def serials(workspace: Workspace) -> Sequence[int]:
 
 def current_serial(workspace: Workspace) -> int | None:
     """Return the number of the state that is visible, None when nothing was ever published."""
-    link = workspace.channel_tree / "state"
-    return int(link.readlink().name) if link.is_symlink() else None
+    return switch.current_serial(workspace.channel_tree)
 
 
 def read_channels(workspace: Workspace) -> Channels:

@@ -118,10 +118,4 @@ def _remove(workspace: Workspace, found: Collection) -> None:
         path.unlink(missing_ok=True)
         folders.add(path.parent)
     for folder in sorted(folders, reverse=True):
-        _remove_empty(folder, root)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    while folder not in (root, root / "pool") and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+        files.remove_empty(folder, keep=[root, root / "pool"])

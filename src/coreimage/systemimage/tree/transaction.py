@@ -16,14 +16,9 @@ from coreimage.model.channels import Channel, Channels, Device
 from coreimage.model.index import Index, check_path
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.signing.service import SigningService
-from coreimage.systemimage.tree import layout
+from coreimage.systemimage.tree import layout, switch
 from coreimage.systemimage.tree.images import empty_index, last_version
 
-LINKS = {
-    "channels.json": "state/channels.json",
-    "channels.json.asc": "state/channels.json.asc",
-    "gpg": "state/gpg",
-}
 _DIGEST_LENGTH = 16
 _KEYRING_SUFFIX = ".tar.xz"
 
@@ -247,23 +242,13 @@ class Edit:
         if not changed and self.channels == self.before:
             return
         self._write_state()
-        tree = self.workspace.channel_tree
         for path, staged in self._staged.items():
             _move_in(staged, layout.local_path(self.workspace, path))
         for path, signature in self._resigned.items():
             final = layout.local_path(self.workspace, path)
             _move_in_one(signature, Path(f"{final}.asc"))
             files.fsync_directory(final.parent)
-        states = tree / "states"
-        states.mkdir(exist_ok=True)
-        state = states / str(self.serial)
-        self._state.rename(state)
-        files.fsync_directory(states)
-        files.fsync_directory(tree)
-        for name, target in LINKS.items():
-            if not (tree / name).is_symlink() or (tree / name).readlink() != Path(target):
-                files.link_atomically(tree / name, target)
-        files.link_atomically(tree / "state", f"states/{state.name}")
+        switch.show(self.workspace.channel_tree, self._state, self.serial)
 
     def _bind(self) -> None:
         """Say in channels.json of which state it is, until when it is valid, and what it names.
@@ -317,9 +302,6 @@ class Edit:
         chain.verify(
             channels, signature, level=KeyringType.IMAGE_SIGNING, what="the new channels.json"
         )
-        for folder in (self._state, self._state / "gpg"):
-            folder.chmod(0o755)
-        files.fsync_tree(self._state)
 
 
 def _bound(device: Device, index: Path) -> Device:
