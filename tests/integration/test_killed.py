@@ -17,7 +17,7 @@ from coreimage.lib import run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import keyrings
+from coreimage.systemimage.keys import keyrings
 from tests.support.faults import Step, killed_at, steps
 from tests.support.plain import PlainClient, Seen
 from tests.support.publications import (

@@ -18,7 +18,7 @@ from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, flash, plann
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
-from coreimage.systemimage import channels
+from coreimage.systemimage.operations import channels
 from tests.integration import channel_tree
 from tests.integration.channel_tree import NOW
 
