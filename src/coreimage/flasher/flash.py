@@ -7,6 +7,7 @@ and the options alone: no clock, no randomness, no name of the machine.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble
@@ -21,7 +22,14 @@ from coreimage.flasher.own.machine import check_support
 from coreimage.flasher.plan import FlashJob, FlashPlan
 from coreimage.flasher.record import record_of
 from coreimage.flasher.resolve import check_purpose
-from coreimage.flasher.tree.slot import VersionPart, newest_time, read_version, unpack_image
+from coreimage.flasher.tree.room import made_in_room
+from coreimage.flasher.tree.slot import (
+    Slot,
+    VersionPart,
+    newest_time,
+    read_version,
+    unpack_image,
+)
 from coreimage.lib import files
 from coreimage.lib.progress import Progress
 
@@ -95,30 +103,39 @@ def flash(job: FlashJob, *, progress: Progress) -> None:
 def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
     """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
     plan = job.plan
-    plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
-    with _gathered(job, progress) as found:
-        version = _version(plan, found.version()) if plan.from_channel else None
-        slot = unpack_image(
-            found, total=_total(plan), scratch=job.scratch, progress=progress, plain=plain
+    with ExitStack() as stack:
+        with _gathered(job, progress) as found:
+            version = _version(plan, found.version()) if plan.from_channel else None
+            unpacked = made_in_room(
+                lambda room: _unpack(plan, found, room, progress),
+                _total(plan),
+                scratch=job.scratch,
+                progress=progress,
+            )
+            slot = stack.enter_context(unpacked)
+        slot.check(plan.oem)
+        check_support(plan.own, plan.access, slot.system)
+        if version is None:
+            slot.system.put_file("etc/ubuntu-build", b"0\n")
+        time = newest_time(slot.system) if version is None else version.time
+        progress.stage(f"Installing {plan.oem.info.name}")
+        content = DiskContent(
+            system=slot.system,
+            boot_files=slot.boot_files(),
+            oem=plan.oem,
+            access=plan.access,
+            own=plan.own,
+            install_yaml=record_of(plan, time=time).to_yaml(),
+            time=time,
         )
-    slot.check(plan.oem)
-    check_support(plan.own, plan.access, slot.system)
-    if version is None:
-        slot.system.put_file("etc/ubuntu-build", b"0\n")
-    time = newest_time(slot.system) if version is None else version.time
-    progress.stage(f"Installing {plan.oem.info.name}")
-    content = DiskContent(
-        system=slot.system,
-        boot_files=slot.boot_files(),
-        oem=plan.oem,
-        access=plan.access,
-        own=plan.own,
-        install_yaml=record_of(plan, time=time).to_yaml(),
-        time=time,
-    )
-    return make_parts(
-        content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
-    )
+        return make_parts(
+            content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
+        )
+
+
+def _unpack(plan: FlashPlan, found: _Files, room: Path, progress: Progress) -> Slot:
+    plain = {part.entry.path for part in plan.local if part.kind is Kind.ROOTFS}
+    return unpack_image(found, total=_total(plan), scratch=room, progress=progress, plain=plain)
 
 
 def _total(plan: FlashPlan) -> int:
