@@ -89,7 +89,7 @@ def content(disk: Path) -> int:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("workspace", type=Path)
+    parser.add_argument("workspace", type=lambda text: Path(text).absolute())
     parser.add_argument("--channel", default="debian-core/13/edge")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()

@@ -97,13 +97,13 @@ def _make_disk(space: "Workspace", result: "RoadResult", output: Path, report: "
     ((_, image),) = list(result.imports.items())[:1]
     if output.exists():
         found = read_install(output)
-        if found and (found["channel"], found["version"]) == (result.channel, image.version):
+        if found and (found.options.channel, found.version) == (result.channel, image.version):
             print(
                 f"'{output}' is up to date: version {image.version} of '{result.channel}'",
                 file=sys.stderr,
             )
             return
-        kept = _unused_name(output, found["version"] if found else "kept")
+        kept = _unused_name(output, found.version if found else "kept")
         output.rename(kept)
         report.note(f"the disk that was '{output}' is now '{kept}'")
     flash.core(

@@ -1,7 +1,7 @@
 """Where many files come to lie that are soon removed again: in memory, when there is plenty.
 
-Making, replacing and removing the 20,000 files of a tree costs a disk with its journal
-several times what it costs a tmpfs.
+Making, replacing and removing the 20,000 files of a tree costs a disk's file system, and its
+journal, several times what it costs a tmpfs.
 """
 
 import os
@@ -15,16 +15,16 @@ _SHARE = 2
 _NAMED_BY_USER = ("TMPDIR", "TEMP", "TMP")
 
 
-def temporary_place(needed: int) -> Path:
+def temporary_place(needed: int, *, usual: Path | None = None) -> Path:
     """Return the directory for temporary files of `needed` bytes.
 
     It is TMPDIR when that is set; else a tmpfs that allows programs, when half of the memory that
-    is left would do; else the usual directory, on a disk on most machines.
+    is left would do; else `usual`, or the usual directory, on a disk on most machines.
     """
     named = any(os.environ.get(name) for name in _NAMED_BY_USER)
     if not named and _may_run_programs(_MEMORY, needed) and needed * _SHARE <= available_memory():
         return _MEMORY
-    return Path(tempfile.gettempdir())
+    return Path(tempfile.gettempdir()) if named or usual is None else usual
 
 
 def temporary_places() -> list[Path]:
