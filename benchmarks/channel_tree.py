@@ -25,16 +25,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stages import COREIMAGE, Cost, measure
+from costs import COREIMAGE, Cost, measure
 
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keyrings, tree
-from coreimage.systemimage.images import add_images
-from coreimage.systemimage.tree import Edit
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing
+from coreimage.systemimage.tree.images import add_images
+from coreimage.systemimage.tree.transaction import Edit
 
 CHANNEL, TARGET = "core/13/edge", "core/13/stable"
 TREES = ("1x100", "50x100", "200x100", "1x1000")
@@ -86,7 +88,7 @@ def make_tree(root: Path, devices: int, images: int) -> Workspace:
     keyrings.generate(workspace, progress=Silent(), now=now)
     for name in (CHANNEL, TARGET):
         channels.create_channel(workspace, name, now=now)
-    with tree.edit(workspace, now=now, purpose="benchmark") as edit:
+    with editing.edit(workspace, now=now, purpose="benchmark") as edit:
         forge = Forge(edit)
         for number in range(devices):
             device = f"device{number:03d}"

@@ -30,8 +30,10 @@ from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import device_name, format_checksums, rootfs_name
-from coreimage.systemimage import channels, keyrings, tree
-from coreimage.systemimage.images import add_images, empty_index
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, layout
+from coreimage.systemimage.tree.images import add_images, empty_index
 
 CHANNEL, DEVICE, SERIES = "bench/edge", "generic_amd64", "trixie"
 CONFIG = f"""
@@ -159,7 +161,7 @@ class Space:
             *("--series", SERIES, "--product", "core", "--workspace", self.root),
         ]
         cost = measure(what, argv)
-        found = tree.read_index(self.workspace, CHANNEL, device)
+        found = layout.read_index(self.workspace, CHANNEL, device)
         newest = max(image.version for image in found.images)
         sizes = [image.size for image in found.images if image.version == newest]
         return Cost(
@@ -270,9 +272,9 @@ with Path(sys.argv[2]).open("rb") as source, Path(sys.argv[3]).open("wb") as tar
 def grown(space: Space, *, devices: int, images: int) -> None:
     """Give a channel many more devices with many images, all of the files of the first one."""
     workspace, now = space.workspace, datetime.now(UTC)
-    newest = tree.read_index(workspace, CHANNEL, DEVICE).newest_full()
+    newest = layout.read_index(workspace, CHANNEL, DEVICE).newest_full()
     assert newest is not None  # noqa: S101  it was just imported
-    with tree.edit(workspace, now=now, purpose="bench") as edit:
+    with editing.edit(workspace, now=now, purpose="bench") as edit:
         index = empty_index(now)
         for number in range(1, images + 1):
             index = add_images(index, [_again(newest, number)])
@@ -309,9 +311,9 @@ def by_tree(folder: Path, *, quick: bool) -> Iterator[Cost]:
     yield another(f"small import beside {devices} devices with {images} images each")
     many = 100 if quick else 1000
     workspace, now = space.workspace, datetime.now(UTC)
-    newest = tree.read_index(workspace, CHANNEL, DEVICE).newest_full()
+    newest = layout.read_index(workspace, CHANNEL, DEVICE).newest_full()
     assert newest is not None  # noqa: S101  it was just imported
-    with tree.edit(workspace, now=now, purpose="bench") as edit:
+    with editing.edit(workspace, now=now, purpose="bench") as edit:
         index: Index = edit.index(CHANNEL, DEVICE)
         added = [_again(newest, newest.version + number) for number in range(1, many)]
         edit.put_index(CHANNEL, DEVICE, add_images(index, added))

@@ -9,7 +9,7 @@ import pytest
 
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import keyrings
+from coreimage.systemimage.keys import keyrings
 
 # Started in the background by a shell, we and all programs that tests start would be deaf to them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

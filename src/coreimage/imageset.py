@@ -29,7 +29,7 @@ from coreimage.rootfs.definition import (
     load,
     select,
 )
-from coreimage.systemimage.addition import ImportResult
+from coreimage.systemimage.imports.addition import ImportResult
 
 # What the record of a build says when it belongs to a set that one process looks after.
 _OWNED = "image_set"

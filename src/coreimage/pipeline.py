@@ -38,12 +38,14 @@ from coreimage.publisher import marks
 from coreimage.publisher.publish import publish
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs.definition import Selection, definition_places, generic_device, select
-from coreimage.systemimage import keyrings, publications, tree
-from coreimage.systemimage.addition import ImportResult
-from coreimage.systemimage.channels import create_channel
-from coreimage.systemimage.importer import import_image
-from coreimage.systemimage.signing import SigningService
-from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.imports import publications
+from coreimage.systemimage.imports.addition import ImportResult
+from coreimage.systemimage.imports.importer import import_image
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations.channels import create_channel
+from coreimage.systemimage.signing.policy import Purpose
+from coreimage.systemimage.signing.service import SigningService
+from coreimage.systemimage.tree import layout
 from coreimage.systemimage.upkeep import keep_up
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
@@ -373,7 +375,7 @@ def _older_files(
     ]
     if not older:
         return None
-    with tree.open_chain(workspace, now=datetime.now(UTC)) as chain:
+    with layout.open_chain(workspace, now=datetime.now(UTC)) as chain:
         source = publications.verify(workspace.publications, older[-1], chain=chain)
     return older[-1].version, {
         name: (source.directory / name, source.sha256(name))
@@ -425,7 +427,7 @@ def import_published(
     settings = channel_settings(workspace, name)
     now = datetime.now(UTC)
     keyrings.generate(workspace, progress=progress, now=now)
-    if name not in tree.read_channels(workspace).channels:
+    if name not in layout.read_channels(workspace).channels:
         create_channel(workspace, name, now=now, exist_ok=True)
     progress.stage(f"Importing into {name}")
     results = {

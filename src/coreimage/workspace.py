@@ -7,7 +7,7 @@ from coreimage.config import CONFIG_NAME, Settings, Workspace, load_workspace
 from coreimage.errors import CoreImageError
 from coreimage.lib.files import lock, write_atomically
 from coreimage.lib.progress import Progress
-from coreimage.systemimage import keyrings
+from coreimage.systemimage.keys import keyrings
 
 _TEMPLATE = """\
 # The workspace of coreimage. Every setting is optional; what is commented out is the default.

@@ -13,8 +13,10 @@ from coreimage.errors import NotFoundError
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageFile, ImageType, Index
-from coreimage.systemimage import channels, keyrings, tree
-from coreimage.systemimage.images import add_images, empty_index
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, layout
+from coreimage.systemimage.tree.images import add_images, empty_index
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BUILT_AT = 1_767_225_600
@@ -84,7 +86,7 @@ def publish(
             version_files(version, channel=channel, device=device) if says is None else says
         ),
     }
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         signer = Signer(workspace.gpg_home)
         entries = []
         for order, (template, content) in enumerate(contents.items()):
@@ -92,7 +94,7 @@ def publish(
             path = template.format(digest)
             staged = edit.scratch / str(order)
             staged.write_bytes(content)
-            level = tree.payload_level(None)
+            level = layout.payload_level(None)
             signer.sign(staged, Path(f"{staged}.asc"), key=level)
             edit.put_file(path, staged)
             entries.append(ImageFile(order=order, path=path, checksum=digest, size=len(content)))
@@ -103,6 +105,6 @@ def publish(
 
 def _index(workspace: Workspace, channel: str, device: str) -> Index:
     try:
-        return tree.read_index(workspace, channel, device)
+        return layout.read_index(workspace, channel, device)
     except NotFoundError:
         return empty_index(NOW)

@@ -20,7 +20,9 @@ from coreimage.lib import openpgp, run
 from coreimage.lib.gpg import Signer
 from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keychange, keyrings, rotation, tree
+from coreimage.systemimage.keys import keychange, keyrings, rotation
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
 from tests.integration import channel_tree, liar
 from tests.integration.attacks import EXPIRY, Client, Thief, served, small_masters
 from tests.integration.channel_tree import CHANNEL, DEVICE, NOW
@@ -103,7 +105,7 @@ def honest_again(
 ) -> None:
     """The tree as its owner publishes it next is believed."""
     server.lies.clear()
-    while (tree.read_channels(workspace).serial or 0) <= client.serial:
+    while (layout.read_channels(workspace).serial or 0) <= client.serial:
         channels.refresh(workspace, now=NOW, force=True)
     shutil.rmtree(root)
     served(workspace, root)

@@ -22,7 +22,7 @@ from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableE
 from coreimage.flasher.gather import gathered
 from coreimage.lib.fetch import check_digest
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import channels
+from coreimage.systemimage.operations import channels
 from tests.integration import channel_tree, liar
 from tests.integration.attacks import EXPIRY, LIMITS, Client, Thief, served
 from tests.integration.channel_tree import NOW

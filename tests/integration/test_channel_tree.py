@@ -15,7 +15,8 @@ from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channel, Channels
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, images, layout, transaction, tree
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, images, layout, switch
 from tests.support.trees import snapshot
 
 
@@ -26,7 +27,7 @@ def test_a_channel_is_created_once(workspace: Workspace, now: datetime) -> None:
     assert not channels.create_channel(workspace, "ubuntu-core/15.04/edge", now=now, exist_ok=True)
     with pytest.raises(DataError, match="'keys'"):
         channels.create_channel(workspace, "keys", now=now)
-    assert list(tree.read_channels(workspace).channels) == ["ubuntu-core/15.04/edge"]
+    assert list(layout.read_channels(workspace).channels) == ["ubuntu-core/15.04/edge"]
 
 
 def test_o8_an_exception_changes_nothing(workspace: Workspace, now: datetime) -> None:
@@ -35,7 +36,7 @@ def test_o8_an_exception_changes_nothing(workspace: Workspace, now: datetime) ->
     before = snapshot(workspace.channel_tree)
 
     def break_half_way() -> None:
-        with tree.edit(workspace, now=now, purpose="test") as edit:
+        with editing.edit(workspace, now=now, purpose="test") as edit:
             edit.put_index("edge", "generic_amd64", images.empty_index(now))
             edit.set_channel("other", Channel(devices={}))
             raise RuntimeError("half way")
@@ -52,7 +53,7 @@ def test_a_state_that_clients_would_refuse_is_not_published(
     level = KeyringType.IMAGE_SIGNING
     with (
         pytest.raises(CoreImageError, match="image-signing"),
-        tree.edit(workspace, now=now, purpose="test") as edit,
+        editing.edit(workspace, now=now, purpose="test") as edit,
     ):
         edit.put_keyring(level, b"noise", signed_by=KeyringType.IMAGE_MASTER)
     assert snapshot(workspace.channel_tree) == before
@@ -60,16 +61,16 @@ def test_a_state_that_clients_would_refuse_is_not_published(
 
 def test_an_edit_of_nothing_makes_no_state(workspace: Workspace, now: datetime) -> None:
     before = snapshot(workspace.channel_tree)
-    with tree.edit(workspace, now=now, purpose="test"):
+    with editing.edit(workspace, now=now, purpose="test"):
         pass
     assert snapshot(workspace.channel_tree) == before
 
 
 def test_an_index_says_what_it_is_for(workspace: Workspace, now: datetime) -> None:
     channels.create_channel(workspace, "edge", now=now)
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         edit.put_index("edge", "generic_amd64", images.empty_index(now))
-    index = tree.read_index(workspace, "edge", "generic_amd64")
+    index = layout.read_index(workspace, "edge", "generic_amd64")
     assert (index.extra["channel"], index.extra["device"]) == ("edge", "generic_amd64")
     state = (workspace.channel_tree / "state").readlink().name
     assert index.extra["serial"] == int(state)
@@ -80,12 +81,12 @@ def test_a_state_says_how_fresh_it_is_and_what_it_names(
 ) -> None:
     for name in ("edge", "stable"):
         channels.create_channel(workspace, name, now=now)
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         assert not edit.index("edge", "generic_amd64").images
         edit.put_index("edge", "generic_amd64", images.empty_index(now))
         staged = edit.index("edge", "generic_amd64")
-    assert staged == tree.read_index(workspace, "edge", "generic_amd64")
-    found = tree.read_channels(workspace)
+    assert staged == layout.read_index(workspace, "edge", "generic_amd64")
+    found = layout.read_channels(workspace)
     root = workspace.channel_tree
     assert found.serial == int((root / "state").readlink().name)
     assert found.expires == int((now + timedelta(days=30)).timestamp())
@@ -95,7 +96,7 @@ def test_a_state_says_how_fresh_it_is_and_what_it_names(
     }
     assert set(found.keyrings) >= {"image-master", "image-signing", "blacklist"}
     entry = found.device("edge", "generic_amd64")
-    index = tree.local_path(workspace, entry.index)
+    index = layout.local_path(workspace, entry.index)
     assert (entry.sha256, entry.size) == (files.sha256_of(index), index.stat().st_size)
 
 
@@ -103,12 +104,12 @@ def test_a_tree_of_before_gets_its_digests_with_the_next_edit(
     workspace: Workspace, now: datetime
 ) -> None:
     channels.create_channel(workspace, "edge", now=now)
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         edit.put_index("edge", "generic_amd64", images.empty_index(now))
         old = replace(edit.channels.device("edge", "generic_amd64"), sha256=None, size=None)
         edit.set_channel("edge", Channel(devices={"generic_amd64": old}))
-    entry = tree.read_channels(workspace).device("edge", "generic_amd64")
-    assert entry.sha256 == files.sha256_of(tree.local_path(workspace, entry.index))
+    entry = layout.read_channels(workspace).device("edge", "generic_amd64")
+    assert entry.sha256 == files.sha256_of(layout.local_path(workspace, entry.index))
 
 
 def test_an_index_never_names_a_missing_file(workspace: Workspace, now: datetime) -> None:
@@ -117,12 +118,12 @@ def test_an_index_never_names_a_missing_file(workspace: Workspace, now: datetime
     image = Image(type=ImageType.FULL, version=1, files=[file])
     with (
         pytest.raises(NotFoundError, match="rootfs-0"),
-        tree.edit(workspace, now=now, purpose="test") as edit,
+        editing.edit(workspace, now=now, purpose="test") as edit,
     ):
         edit.put_index("edge", "generic_amd64", Index(generated_at=now, images=[image]))
     with (
         pytest.raises(NotFoundError, match="no channel 'other'"),
-        tree.edit(workspace, now=now, purpose="test") as edit,
+        editing.edit(workspace, now=now, purpose="test") as edit,
     ):
         edit.put_index("other", "generic_amd64", images.empty_index(now))
 
@@ -132,10 +133,10 @@ def test_old_states_and_links_stay(workspace: Workspace, now: datetime) -> None:
         channels.create_channel(workspace, f"channel{number}", now=now)
     root = workspace.channel_tree
     assert [state.serial for state in layout.states(workspace)] == [1, 2, 3, 4, 5, 6]
-    links = {name: str((root / name).readlink()) for name in transaction.LINKS}
-    assert links == transaction.LINKS
+    links = {name: str((root / name).readlink()) for name in switch.LINKS}
+    assert links == switch.LINKS
     assert str((root / "state").readlink()) == "states/6"
-    assert len(tree.read_channels(workspace).channels) == 5
+    assert len(layout.read_channels(workspace).channels) == 5
 
 
 def test_links_of_a_killed_run_are_swept(workspace: Workspace, now: datetime) -> None:
@@ -156,7 +157,7 @@ def test_o15_writers_wait_for_each_other(workspace: Workspace, now: datetime) ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(tree.read_channels(workspace).channels) == ["c0", "c1", "c2", "c3"]
+    assert sorted(layout.read_channels(workspace).channels) == ["c0", "c1", "c2", "c3"]
 
 
 class Reader(threading.Thread):
@@ -193,7 +194,7 @@ class Reader(threading.Thread):
         found = Channels.from_json(data.read_bytes())
         for name, channel in found.channels.items():
             for device in channel.devices.values():
-                path = tree.local_path(self._workspace, device.index)
+                path = layout.local_path(self._workspace, device.index)
                 self._verify(path)
                 index = Index.from_json(path.read_bytes())
                 assert index.extra["channel"] == name
@@ -216,7 +217,7 @@ def test_o8_a_reader_never_sees_a_bad_pair(
     reader = Reader(workspace, scratch)
     reader.start()
     for _ in range(25):
-        with tree.edit(workspace, now=now, purpose="test") as edit:
+        with editing.edit(workspace, now=now, purpose="test") as edit:
             edit.put_index("edge", "generic_amd64", images.empty_index(now))
     reader.done.set()
     reader.join()

@@ -17,7 +17,8 @@ from coreimage.lib.progress import Silent
 from coreimage.model.channels import Channels
 from coreimage.model.index import Image
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, inventory, layout, tree
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, inventory, layout
 from tests.conftest import NOW
 from tests.integration import channel_tree
 from tests.integration.channel_tree import DEVICE, tarball, version_files
@@ -53,14 +54,14 @@ def publish(workspace: Workspace, version: int, channel: str = EDGE, device: str
 
 
 def newest(workspace: Workspace, channel: str, device: str = DEVICE) -> Image:
-    found = tree.read_index(workspace, channel, device).newest_full()
+    found = layout.read_index(workspace, channel, device).newest_full()
     assert found is not None
     return found
 
 
 def told(workspace: Workspace, image: Image) -> dict[str, str]:
     """Return what an image's version tarball tells the device, by plain tarfile."""
-    path = tree.local_path(workspace, image.files[-1].path)
+    path = layout.local_path(workspace, image.files[-1].path)
     with tarfile.open(path) as tar:
         ini = tar.extractfile("system/etc/system-image/channel.ini")
         build = tar.extractfile("system/etc/ubuntu-build")
@@ -79,7 +80,7 @@ def is_sound(workspace: Workspace, now: datetime) -> bool:
 
 def test_an_alias_has_its_own_index_and_version_tarballs(edge: Workspace, now: datetime) -> None:
     channels.set_alias(edge, "stable", EDGE, now=now)
-    entry = tree.read_channels(edge).require("stable")
+    entry = layout.read_channels(edge).require("stable")
     assert (entry.alias, entry.redirect) == (EDGE, None)
     assert entry.devices[DEVICE].index.startswith(f"/stable/{DEVICE}/index-")
     ours, theirs = newest(edge, "stable"), newest(edge, EDGE)
@@ -94,7 +95,7 @@ def test_an_alias_has_its_own_index_and_version_tarballs(edge: Workspace, now: d
         "version_detail": "",
     }
     assert "channel_target" not in told(edge, theirs)
-    assert tree.read_index(edge, "stable", DEVICE).extra["channel"] == "stable"
+    assert layout.read_index(edge, "stable", DEVICE).extra["channel"] == "stable"
     assert is_sound(edge, now)
 
 
@@ -108,7 +109,7 @@ def test_an_alias_follows_its_target_in_the_same_state(edge: Workspace, now: dat
         found = state.channels
         assert set(found.channels["stable"].devices) == set(found.channels[EDGE].devices)
         assert found.channels["old"].devices == found.channels[EDGE].devices
-    index = tree.read_index(edge, "stable", DEVICE)
+    index = layout.read_index(edge, "stable", DEVICE)
     assert [image.version for image in index.images] == [1, 2]
     assert index.images[0].files[-1] == first  # made once, however often the target changes
     assert told(edge, newest(edge, "stable", "mako"))["device"] == "mako"
@@ -150,7 +151,7 @@ def test_files_of_an_alias_stay_what_they_were_when_it_changes(
     assert second.files[-1].path != first.path
     assert second.files[-1].path.endswith("/version-1.tar.xz")
     assert told(edge, second)["channel_target"] == OTHER
-    assert files.sha256_of(tree.local_path(edge, first.path)) == first.checksum
+    assert files.sha256_of(layout.local_path(edge, first.path)) == first.checksum
     channels.set_alias(edge, "stable", EDGE, now=now)
     assert newest(edge, "stable").files[-1].path == first.path
 
@@ -171,12 +172,12 @@ def test_o14_an_alias_goes_back_only_when_it_is_allowed_to(edge: Workspace, now:
     assert "--allow-downgrade" in caught.value.hint
     assert snapshot(edge.channel_tree) == before
     channels.set_alias(edge, "stable", OTHER, now=now, allow_downgrade=True)
-    assert tree.read_index(edge, "stable", DEVICE).extra["downgrade"] is True
+    assert layout.read_index(edge, "stable", DEVICE).extra["downgrade"] is True
     # The target goes on; who was away may still have image 3.
     publish(edge, 2, OTHER)
-    assert tree.read_index(edge, "stable", DEVICE).extra["downgrade"] is True
+    assert layout.read_index(edge, "stable", DEVICE).extra["downgrade"] is True
     publish(edge, 4, OTHER)
-    index = tree.read_index(edge, "stable", DEVICE)
+    index = layout.read_index(edge, "stable", DEVICE)
     assert "downgrade" not in index.extra
     assert index.extra["last_version"] == 4
 
@@ -186,7 +187,7 @@ def test_an_alias_that_ends_keeps_its_images_as_its_own(edge: Workspace, now: da
     with pytest.raises(CoreImageError, match="follows channel"):
         publish(edge, 2, "stable")
     channels.unset_alias(edge, "stable", now=now)
-    assert tree.read_channels(edge).require("stable").alias is None
+    assert layout.read_channels(edge).require("stable").alias is None
     assert "channel_target" not in told(edge, newest(edge, "stable"))
     publish(edge, 2)
     assert newest(edge, "stable").version == 1
@@ -203,7 +204,7 @@ def test_aliases_of_aliases_and_redirects_of_them_follow_too(
     channels.set_alias(edge, "a", "b", now=now)
     channels.set_redirect(edge, "c", "a", now=now)
     publish(edge, 2)
-    found = tree.read_channels(edge)
+    found = layout.read_channels(edge)
     assert newest(edge, "a").version == 2
     assert told(edge, newest(edge, "a"))["channel_target"] == "b"
     assert found.channels["c"].devices == found.channels["a"].devices
@@ -218,7 +219,7 @@ def test_one_device_may_be_redirected(edge: Workspace, now: datetime) -> None:
     publish(edge, 5, OTHER, "mako")
     channels.set_redirect(edge, OTHER, EDGE, device=DEVICE, now=now, force=True)
     publish(edge, 2)
-    found = tree.read_channels(edge)
+    found = layout.read_channels(edge)
     assert found.device(OTHER, DEVICE).redirect == EDGE
     assert found.device(OTHER, DEVICE).index == found.device(EDGE, DEVICE).index
     assert found.device(OTHER, "mako").redirect is None
@@ -230,7 +231,7 @@ def test_one_device_may_be_redirected(edge: Workspace, now: datetime) -> None:
     with pytest.raises(NotFoundError, match="has no device 'flo'"):
         channels.set_redirect(edge, OTHER, EDGE, device="flo", now=now)
     channels.unset_redirect(edge, OTHER, device=DEVICE, now=now)
-    assert set(tree.read_channels(edge).require(OTHER).devices) == {"mako"}
+    assert set(layout.read_channels(edge).require(OTHER).devices) == {"mako"}
     with pytest.raises(NotFoundError, match="has no device"):
         channels.unset_redirect(edge, OTHER, device=DEVICE, now=now)
 
@@ -249,7 +250,7 @@ def test_what_others_follow_is_not_removed_without_force(edge: Workspace, now: d
     assert snapshot(edge.channel_tree) == before
     changed = channels.remove_channel(edge, EDGE, now=now, force=True)
     assert changed == would == sorted([OTHER, EDGE, "stable"])
-    found = tree.read_channels(edge).channels
+    found = layout.read_channels(edge).channels
     assert set(found) == {OTHER}
     assert found[OTHER].devices == {}
 
@@ -257,7 +258,7 @@ def test_what_others_follow_is_not_removed_without_force(edge: Workspace, now: d
 def test_a_new_name_is_told_to_devices_and_followers(edge: Workspace, now: datetime) -> None:
     channels.set_alias(edge, "stable", EDGE, now=now)
     channels.rename_channel(edge, EDGE, "daily", now=now, force=True, keep_redirect=True)
-    found = tree.read_channels(edge)
+    found = layout.read_channels(edge)
     assert set(found.channels) == {"daily", "stable", EDGE, OTHER}
     assert (found.channels[EDGE].redirect, found.channels[EDGE].hidden) == ("daily", True)
     assert found.channels[EDGE].devices == found.channels["daily"].devices
@@ -275,14 +276,14 @@ def test_numbers_outlive_their_channel(edge: Workspace, now: datetime) -> None:
     publish(edge, 3)
     channels.remove_channel(edge, EDGE, now=now)
     channels.create_channel(edge, EDGE, now=now)
-    with tree.edit(edge, now=now, purpose="test") as edit:
+    with editing.edit(edge, now=now, purpose="test") as edit:
         assert edit.index(EDGE, DEVICE).extra["last_version"] == 3
         assert edit.index(EDGE, "mako").extra == {}
 
 
 def test_hidden_channels_are_shown_again(edge: Workspace, now: datetime) -> None:
     assert channels.set_hidden(edge, EDGE, hidden=True, now=now) == [EDGE]
-    assert tree.read_channels(edge).require(EDGE).hidden
+    assert layout.read_channels(edge).require(EDGE).hidden
     assert channels.set_hidden(edge, EDGE, hidden=True, now=now) == []
     assert channels.set_hidden(edge, EDGE, hidden=False, now=now) == [EDGE]
 
@@ -293,9 +294,9 @@ def test_a_device_may_have_a_keyring_of_its_own(
     channels.set_alias(edge, "stable", EDGE, now=now)
     channels.set_device_keyring(edge, EDGE, DEVICE, now=now)
     for channel in (EDGE, "stable"):
-        entry = tree.read_channels(edge).device(channel, DEVICE)
+        entry = layout.read_channels(edge).device(channel, DEVICE)
         assert entry.keyring is not None
-        index = tree.local_path(edge, entry.index)
+        index = layout.local_path(edge, entry.index)
         verified = trust.verify(
             index,
             Path(f"{index}.asc"),
@@ -307,7 +308,7 @@ def test_a_device_may_have_a_keyring_of_its_own(
         assert verified.fingerprint
     assert entry.keyring is not None
     found = trust.inspect_keyring(
-        tree.local_path(edge, entry.keyring["path"]),
+        layout.local_path(edge, entry.keyring["path"]),
         expected=KeyringType.DEVICE_SIGNING,
         directory=tmp_path,
     )
@@ -318,20 +319,20 @@ def test_a_device_may_have_a_keyring_of_its_own(
     with pytest.raises(CoreImageError, match="follows channel"):
         channels.set_device_keyring(edge, "stable", DEVICE, now=now)
     channels.set_device_keyring(edge, EDGE, DEVICE, now=now, remove=True)
-    assert tree.read_channels(edge).device("stable", DEVICE).keyring is None
+    assert layout.read_channels(edge).device("stable", DEVICE).keyring is None
     assert is_sound(edge, now)
 
 
 def test_o10_channels_json_is_signed_anew_before_it_expires(edge: Workspace, now: datetime) -> None:
     assert channels.refresh(edge, now=now, force=True)
-    expires = tree.read_channels(edge).expires
+    expires = layout.read_channels(edge).expires
     assert expires == (now + timedelta(days=30)).timestamp()
     assert not channels.refresh(edge, now=now + timedelta(days=14))
     assert channels.refresh(edge, now=now + timedelta(days=16), dry_run=True)
-    assert tree.read_channels(edge).expires == expires
-    serial = tree.read_channels(edge).serial
+    assert layout.read_channels(edge).expires == expires
+    serial = layout.read_channels(edge).serial
     assert channels.refresh(edge, now=now + timedelta(days=16))
-    found = tree.read_channels(edge)
+    found = layout.read_channels(edge)
     assert found.expires == (now + timedelta(days=46)).timestamp()
     assert serial is not None
     assert found.serial == serial + 1
@@ -387,7 +388,7 @@ def test_a_missing_key_changes_nothing(edge: Workspace, now: datetime) -> None:
 
 
 def test_a_damaged_version_tarball_is_not_retold(edge: Workspace, now: datetime) -> None:
-    path = tree.local_path(edge, newest(edge, EDGE).files[-1].path)
+    path = layout.local_path(edge, newest(edge, EDGE).files[-1].path)
     path.write_bytes(tarball(version_files(7, channel=EDGE, device=DEVICE)))
     before = snapshot(edge.channel_tree)
     with pytest.raises(DataError, match="is damaged"):

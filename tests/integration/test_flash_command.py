@@ -16,7 +16,8 @@ import pytest
 from coreimage.config import Workspace
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import tree, upkeep
+from coreimage.systemimage import upkeep
+from coreimage.systemimage.tree import layout
 from tests.integration import channel_tree, liar
 
 UDF = "from coreimage.cli.device_flash import main; main()"
@@ -243,7 +244,7 @@ def test_interrupted_while_a_server_stalls_and_resumed_by_the_next_run(
         stalled.set()
         handler.released.wait()
 
-    images = tree.read_index(workspace, channel_tree.CHANNEL, channel_tree.DEVICE)
+    images = layout.read_index(workspace, channel_tree.CHANNEL, channel_tree.DEVICE)
     pool = images.full(None).files[0]
     with liar.serving(workspace.channel_tree) as server:
         server.lies[pool.path] = stall

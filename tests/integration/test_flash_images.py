@@ -13,8 +13,9 @@ from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import planned
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import channels, tree
-from coreimage.systemimage.images import empty_index
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing
+from coreimage.systemimage.tree.images import empty_index
 from tests.integration import channel_tree
 from tests.integration.channel_tree import NOW
 
@@ -75,7 +76,7 @@ def test_the_index_of_another_channel_is_refused(workspace: Workspace, tmp_path:
     for name in ("debian-core/13/honest", "debian-core/13/moved"):
         channels.create_channel(workspace, name, now=NOW)
     channel_tree.publish(workspace, 1, channel="debian-core/13/honest")
-    with tree.edit(workspace, now=NOW, purpose="test") as edit:
+    with editing.edit(workspace, now=NOW, purpose="test") as edit:
         edit.set_channel("debian-core/13/moved", edit.channels.channels["debian-core/13/honest"])
     refused(workspace, tmp_path, "debian-core/13/moved", TrustError, "is for channel")
 
@@ -170,7 +171,7 @@ def test_names_that_do_not_exist_name_those_that_do(workspace: Workspace, tmp_pa
     channels.create_channel(workspace, empty, now=NOW)
     with pytest.raises(NotFoundError, match="no device 'generic_amd64'"):
         attempt(workspace, tmp_path, empty)
-    with tree.edit(workspace, now=NOW, purpose="test") as edit:
+    with editing.edit(workspace, now=NOW, purpose="test") as edit:
         edit.put_index(empty, channel_tree.DEVICE, empty_index(NOW))
     with pytest.raises(NotFoundError, match="no image yet"):
         attempt(workspace, tmp_path, empty)

@@ -19,8 +19,10 @@ from coreimage.lib import files, run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.addition import ImportResult
+from coreimage.systemimage.imports import importer
+from coreimage.systemimage.imports.addition import ImportResult
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.publications import (
     SERIES,
@@ -74,14 +76,14 @@ def test_an_import_publishes_what_clients_accept(
     publish(ready, "20150511")
     result = import_newest()
     assert (result.version, result.changed) == (1, True)
-    image = tree.read_index(ready, CHANNEL, DEVICE).newest_full()
+    image = layout.read_index(ready, CHANNEL, DEVICE).newest_full()
     assert image == result.image
     assert image.version_detail == "rootfs=20150511,device=20150511,version=1"
     rootfs, device, version = image.files
-    assert names(tree.local_path(ready, rootfs.path))[0] == "system"
-    assert names(tree.local_path(ready, device.path)) == ["hardware.yaml", "assets/vmlinuz"]
+    assert names(layout.local_path(ready, rootfs.path))[0] == "system"
+    assert names(layout.local_path(ready, device.path)) == ["hardware.yaml", "assets/vmlinuz"]
     assert version.path == f"/{CHANNEL}/{DEVICE}/version-1.tar.xz"
-    with tarfile.open(tree.local_path(ready, version.path)) as tar:
+    with tarfile.open(layout.local_path(ready, version.path)) as tar:
         ini = tar.extractfile("system/etc/system-image/channel.ini")
         assert ini is not None
         text = ini.read().decode()
@@ -117,8 +119,8 @@ def accept_with_plain_programs(workspace: Workspace, scratch: Path) -> None:
     assert checked >= 8
     index = next(root.glob(f"{CHANNEL}/{DEVICE}/index-*.json"))
     assert index.name == f"index-{files.sha256_of(index)[:16]}.json"
-    for file in tree.read_index(workspace, CHANNEL, DEVICE).images[-1].files:
-        path = tree.local_path(workspace, file.path)
+    for file in layout.read_index(workspace, CHANNEL, DEVICE).images[-1].files:
+        path = layout.local_path(workspace, file.path)
         said = run.run(["sha256sum", path]).stdout.decode().split()[0]
         assert (said, path.stat().st_size) == (file.checksum, file.size)
         if path.parent.name == "pool":
@@ -148,10 +150,10 @@ def test_a_new_root_file_system_reuses_the_device_file(
     assert second.files[1] == first.files[1]
     assert second.files[0].path != first.files[0].path
     assert second.version_detail == "rootfs=20150511.1,device=20150511,version=2"
-    index = tree.read_index(ready, CHANNEL, DEVICE)
+    index = layout.read_index(ready, CHANNEL, DEVICE)
     assert [image.version for image in index.images] == [1, 2]
     for image in index.images:
-        assert all(tree.local_path(ready, file.path).is_file() for file in image.files)
+        assert all(layout.local_path(ready, file.path).is_file() for file in image.files)
 
 
 def test_a_new_address_of_the_server_makes_a_new_version_of_the_same_files(
@@ -177,7 +179,7 @@ def test_a_new_address_of_the_server_makes_a_new_version_of_the_same_files(
 def test_a_damaged_pool_file_is_not_reused(ready: Workspace, import_newest: Importer) -> None:
     publish(ready, "20150511")
     first = import_newest().image
-    path = tree.local_path(ready, first.files[1].path)
+    path = layout.local_path(ready, first.files[1].path)
     content = bytearray(path.read_bytes())
     content[20] ^= 1
     path.write_bytes(content)
@@ -213,7 +215,7 @@ def test_modules_lie_where_the_kernel_looks(
     ready: Workspace, import_newest: Importer, tmp_path: Path, *, merged_usr: bool
 ) -> None:
     publish(ready, "20150511", rootfs=tarball(rootfs_members(merged_usr=merged_usr)))
-    path = tree.local_path(ready, import_newest().image.files[0].path)
+    path = layout.local_path(ready, import_newest().image.files[0].path)
     run.run(["tar", "--extract", "--file", path, "--directory", tmp_path])
     assert (tmp_path / "system/lib/modules").is_dir()
     assert (tmp_path / "system/lib").is_symlink() == merged_usr
@@ -384,7 +386,7 @@ def test_the_side_car_tells_where_a_file_came_from(
 
     directory = publish(ready, "20150511")
     path = import_newest().image.files[0].path.replace(".tar.xz", ".json")
-    record = json.loads(tree.local_path(ready, path).read_text())
+    record = json.loads(layout.local_path(ready, path).read_text())
     source = directory / "vivid-preinstalled-core-amd64.tar.gz"
     assert record == {
         "publication": "ubuntu-core/vivid/daily-preinstalled/20150511",
@@ -405,7 +407,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from coreimage.config import load_workspace
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import importer
+from coreimage.systemimage.imports import importer
 
 budget = int(sys.argv[2])
 original = os.fsync
@@ -440,9 +442,9 @@ def test_killed_at_any_instant_the_next_run_finishes(
         finished = ended.status == 0
         assert finished or ended.status == -signal.SIGKILL, ended.stderr.decode()
         if not finished:
-            found = tree.read_channels(ready).channels[CHANNEL].devices
+            found = layout.read_channels(ready).channels[CHANNEL].devices
             if found:  # the switch was the last step: all of it is there
-                assert tree.read_index(ready, CHANNEL, DEVICE).newest_full() is not None
+                assert layout.read_index(ready, CHANNEL, DEVICE).newest_full() is not None
         budget += 9
     for leftover in ready.channel_tree.glob(".scratch-*"):
         os.utime(leftover, (0, 0))  # an empty one could be about to be used, for a minute

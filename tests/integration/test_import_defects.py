@@ -22,8 +22,11 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.addition import ImportResult
+from coreimage.systemimage.imports import importer
+from coreimage.systemimage.imports.addition import ImportResult
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
+from coreimage.systemimage.tree.transaction import Edit
 from tests.support.publications import (
     SERIES,
     device_members,
@@ -81,7 +84,7 @@ def test_o8_an_error_in_the_middle_changes_nothing(
 
     for place in ("_write_state", "put_index"):
         with monkeypatch.context() as patch:
-            patch.setattr(tree.Edit, place, fail)
+            patch.setattr(Edit, place, fail)
             before = snapshot(workspace.channel_tree)
             with pytest.raises(OSError, match="No space"):
                 run_import()
@@ -104,14 +107,14 @@ def test_o15_two_importers_both_finish_in_order(workspace: Workspace, run_import
         thread.join()
     assert sorted(each.version for each in results) == [1, 2]
     assert all(each.changed for each in results)
-    found = tree.read_index(workspace, CHANNEL, DEVICE).images
+    found = layout.read_index(workspace, CHANNEL, DEVICE).images
     assert [image.version for image in found] == [1, 2]
 
 
 def test_o19_modules_go_where_lib_leads(workspace: Workspace, run_import: Import) -> None:
     """The original added a directory lib/modules beside the link lib -> usr/lib."""
     publish(workspace, "20150511", rootfs=tarball(rootfs_members(merged_usr=True)))
-    path = tree.local_path(workspace, run_import().image.files[0].path)
+    path = layout.local_path(workspace, run_import().image.files[0].path)
     names = run.run(["tar", "-tf", path]).stdout.decode().splitlines()
     assert "system/usr/lib/modules/" in names
     assert not any(name.startswith("system/lib/") for name in names)
@@ -129,7 +132,7 @@ def test_c9_12_file_capabilities_survive(workspace: Workspace, run_import: Impor
         device=tarball([*device_members(), device]),
     )
     for file, name in zip(run_import().image.files, ("ping", "arping"), strict=False):
-        path = tree.local_path(workspace, file.path)
+        path = layout.local_path(workspace, file.path)
         with tarfile.open(path) as opened:
             found = opened.getmember(f"system/usr/bin/{name}").pax_headers
         assert found["SCHILY.xattr.security.capability"] == value
@@ -163,7 +166,7 @@ def test_c9_18_what_a_crash_left_in_the_pool_is_replaced(
     """The original used whatever had the name, whole or not, signed or not."""
     publish(workspace, "20150511")
     made = run_import().image.files[0]
-    path = tree.local_path(workspace, made.path)
+    path = layout.local_path(workspace, made.path)
     path.write_bytes(path.read_bytes()[:100])
     Path(f"{path}.asc").unlink()
     publish(workspace, "20150512", device=tarball(device_members("two")))
@@ -181,9 +184,9 @@ def test_c9_19_files_of_the_index_before_are_still_there(
     for number in (2, 3):
         publish(workspace, f"2015051{number}", rootfs=tarball(rootfs_members(text=str(number))))
         run_import(fullcount=1)
-    left = tree.read_index(workspace, CHANNEL, DEVICE).images
+    left = layout.read_index(workspace, CHANNEL, DEVICE).images
     assert [image.version for image in left] == [3]
-    assert all(tree.local_path(workspace, file.path).is_file() for file in old.files)
+    assert all(layout.local_path(workspace, file.path).is_file() for file in old.files)
 
 
 def test_c9_22_versions_are_sorted_as_numbers(workspace: Workspace, run_import: Import) -> None:

@@ -18,8 +18,10 @@ from coreimage.feeds import ChannelSettings
 from coreimage.lib.progress import Progress, Silent, Task
 from coreimage.model.index import Image, ImageType
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, importer, orphans, pool, tree
-from coreimage.systemimage.addition import ImportResult
+from coreimage.systemimage.imports import importer
+from coreimage.systemimage.imports.addition import ImportResult
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, layout, orphans, pool
 from tests.support.publications import (
     SERIES,
     device_members,
@@ -75,13 +77,13 @@ def rootfs(text: str, *more: str) -> bytes:
 
 
 def image(workspace: Workspace, version: int, base: int | None = None) -> Image:
-    found = tree.read_index(workspace, CHANNEL, DEVICE).images
+    found = layout.read_index(workspace, CHANNEL, DEVICE).images
     return next(each for each in found if (each.version, each.base) == (version, base))
 
 
 def apply(recovery: Recovery, workspace: Workspace, found: Image) -> None:
     for file in sorted(found.files, key=lambda each: each.order):
-        content = lzma.decompress(tree.local_path(workspace, file.path).read_bytes())
+        content = lzma.decompress(layout.local_path(workspace, file.path).read_bytes())
         recovery.update(content)
 
 
@@ -119,7 +121,9 @@ def test_without_a_base_there_is_no_delta(workspace: Workspace, run_import: Impo
     run_import()
     publish(workspace, "20150512", rootfs=rootfs("two"))
     run_import(deltabase=[])
-    assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
+    assert [each.base for each in layout.read_index(workspace, CHANNEL, DEVICE).images] == [
+        None
+    ] * 2
 
 
 def test_one_that_is_no_smaller_is_left_out_with_a_note(
@@ -134,7 +138,9 @@ def test_one_that_is_no_smaller_is_left_out_with_a_note(
         device=tarball(device_members("b")),
     )
     run_import()
-    assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
+    assert [each.base for each in layout.read_index(workspace, CHANNEL, DEVICE).images] == [
+        None
+    ] * 2
     assert any(each.startswith("no delta from image 1: it would take") for each in notes.notes)
 
 
@@ -159,7 +165,9 @@ def test_the_newest_image_of_another_channel_is_a_base_when_it_is_known_here(
             run_import("stable")
     publish(workspace, "20150513", rootfs=rootfs("three"))
     run_import(deltabase=[CHANNEL, "stable", "nowhere"])
-    deltas = [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images if each.base]
+    deltas = [
+        each.base for each in layout.read_index(workspace, CHANNEL, DEVICE).images if each.base
+    ]
     assert deltas == [1, 2]
     assert "no delta from channel 'nowhere': it has no 'generic_amd64'" in notes.notes
 
@@ -186,13 +194,15 @@ def test_a_base_that_was_altered_is_none(
 ) -> None:
     publish(workspace, "20150511", rootfs=rootfs("one"))
     first = run_import()
-    path = tree.local_path(workspace, first.image.files[0].path)
+    path = layout.local_path(workspace, first.image.files[0].path)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     publish(workspace, "20150512", rootfs=rootfs("two"))
     run_import()
-    assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
+    assert [each.base for each in layout.read_index(workspace, CHANNEL, DEVICE).images] == [
+        None
+    ] * 2
     assert any("no delta from image 1: the signature" in each for each in notes.notes)
 
 
@@ -202,7 +212,7 @@ def test_paths_that_only_the_old_version_file_has_would_stay(
     """The full image brings its own version file only: other makers' files may say more."""
     publish(workspace, "20150511", rootfs=rootfs("one"))
     first = run_import().image
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         old = edit.where(first.files[-1].path).read_bytes()
         more = tarball([member("system/etc/more.ini", data=b"x")], compressed=False)
         content = lzma.compress(more[:1024] + lzma.decompress(old))
@@ -214,7 +224,9 @@ def test_paths_that_only_the_old_version_file_has_would_stay(
         edit.put_index(CHANNEL, DEVICE, replace(edit.index(CHANNEL, DEVICE), images=[changed]))
     publish(workspace, "20150512", rootfs=rootfs("two"))
     run_import()
-    assert [each.base for each in tree.read_index(workspace, CHANNEL, DEVICE).images] == [None] * 2
+    assert [each.base for each in layout.read_index(workspace, CHANNEL, DEVICE).images] == [
+        None
+    ] * 2
     assert any("in each other's way at 'system/etc/more.ini'" in each for each in notes.notes)
 
 
@@ -251,7 +263,7 @@ def test_a_file_that_gc_takes_while_it_is_to_be_used_again_is_made_anew(
     gone = before.files[0].path
     assert f"'{gone}' was removed while it was to be used again" in progress.notes
     assert after.files[0] == before.files[0]
-    assert all(tree.local_path(workspace, file.path).is_file() for file in after.files)
+    assert all(layout.local_path(workspace, file.path).is_file() for file in after.files)
 
 
 def test_two_importers_of_different_images_both_finish_in_order(
@@ -272,7 +284,7 @@ def test_two_importers_of_different_images_both_finish_in_order(
     for thread in threads:
         thread.join()
     assert sorted(each.version for each in results) == [2, 3]
-    found = tree.read_index(workspace, CHANNEL, DEVICE).images
+    found = layout.read_index(workspace, CHANNEL, DEVICE).images
     assert [(each.version, each.base) for each in found] == [
         (1, None),
         (2, 1),

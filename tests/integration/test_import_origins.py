@@ -29,9 +29,11 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import format_checksums
-from coreimage.systemimage import channels, importer, tree
-from coreimage.systemimage.addition import ImportResult
-from coreimage.systemimage.generation import Maker
+from coreimage.systemimage.imports import importer
+from coreimage.systemimage.imports.addition import ImportResult
+from coreimage.systemimage.imports.generation import Maker
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
 from tests.integration import channel_tree as server
 from tests.integration import liar
 from tests.integration.liar import Liar
@@ -133,7 +135,7 @@ def sign_sums(gpg: ForeignGpg, folder: Path, by: str = "vendor") -> None:
 
 def content(ready: Workspace, result: ImportResult, name: str, path: str) -> bytes:
     entry = next(file for file in result.image.files if f"/{name}-" in file.path)
-    with tarfile.open(tree.local_path(ready, entry.path)) as opened:
+    with tarfile.open(layout.local_path(ready, entry.path)) as opened:
         found = opened.extractfile(path)
         assert found is not None
         return found.read()
@@ -416,11 +418,11 @@ def test_another_servers_file_byte_for_byte_signed_by_us(
     with liar.serving(other.channel_tree) as web:
         result = run_import(remote_feed(other, web.url), at=server.NOW)
         again = run_import(remote_feed(other, web.url), at=server.NOW)
-    theirs = tree.read_index(other, server.CHANNEL, server.DEVICE).images[0].files[0]
+    theirs = layout.read_index(other, server.CHANNEL, server.DEVICE).images[0].files[0]
     ours = result.image.files[0]
     assert (ours.checksum, ours.size, ours.path) == (theirs.checksum, theirs.size, theirs.path)
-    signature = tree.local_path(ready, ours.signature).read_bytes()
-    assert signature != tree.local_path(other, theirs.signature).read_bytes()
+    signature = layout.local_path(ready, ours.signature).read_bytes()
+    assert signature != layout.local_path(other, theirs.signature).read_bytes()
     assert result.image.version_detail == "ubuntu=1,version=1"
     assert not again.changed
 
@@ -432,8 +434,8 @@ def test_another_servers_file_byte_for_byte_signed_by_us(
 def test_nothing_that_cannot_be_traced_to_the_pinned_key_is_signed(
     ready: Workspace, run_import: Import, other: Workspace, path: str
 ) -> None:
-    image = tree.read_index(other, server.CHANNEL, server.DEVICE).images[0]
-    index = tree.read_channels(other).device(server.CHANNEL, server.DEVICE).index
+    image = layout.read_index(other, server.CHANNEL, server.DEVICE).images[0]
+    index = layout.read_channels(other).device(server.CHANNEL, server.DEVICE).index
     place = {"index": index, "payload": image.files[0].path}.get(path, path)
     with liar.serving(other.channel_tree) as web:
         web.lies[place] = liar.flipped
@@ -529,8 +531,8 @@ def test_phase_and_descriptions_are_part_of_publishing(
         "descriptions": {"de": "Kiosk auf Deutsch"},
     }
     run_import(ROOTFS, **offer)
-    index = tree.local_path(
-        ready, tree.read_channels(ready).device(CHANNEL, DEVICE).index
+    index = layout.local_path(
+        ready, layout.read_channels(ready).device(CHANNEL, DEVICE).index
     ).read_text()
     for text in (
         '"phased-percentage": 10',

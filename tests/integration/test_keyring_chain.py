@@ -17,7 +17,8 @@ from coreimage.lib import run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import keyrings, layout
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.tree import layout
 from tests.support.trees import snapshot
 
 Opener = Callable[..., trust.Chain]
@@ -268,7 +269,7 @@ def test_keyrings_are_renewed_before_they_end(
 
 def test_without_keys_nothing_is_published(tmp_path: Path, now: datetime) -> None:
     from coreimage.config import load_workspace
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     (tmp_path / "coreimage.toml").touch()
     bare = load_workspace(tmp_path)

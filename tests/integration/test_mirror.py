@@ -19,9 +19,12 @@ from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError, UnavailableError
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import channels, mirror, tree, upkeep
-from coreimage.systemimage.mirror import MirrorResult
-from coreimage.systemimage.mirrorplan import Wish
+from coreimage.systemimage import upkeep
+from coreimage.systemimage.mirrors import mirror
+from coreimage.systemimage.mirrors.mirror import MirrorResult
+from coreimage.systemimage.mirrors.plan import Wish
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import editing, layout
 from tests.integration import channel_tree as server
 from tests.integration import liar
 from tests.integration.liar import Liar
@@ -76,7 +79,7 @@ def update(
 
 
 def payload(origin: Workspace) -> list[str]:
-    found = tree.read_index(origin, server.CHANNEL, server.DEVICE)
+    found = layout.read_index(origin, server.CHANNEL, server.DEVICE)
     return [file.path for image in found.images for file in image.files]
 
 
@@ -224,14 +227,14 @@ def test_orphans_stay_for_the_grace_time(origin: Workspace, tmp_path: Path) -> N
     target = tmp_path / "mirror"
     update(origin, target)
     old = payload(origin)
-    tree_edit = tree.edit(origin, now=server.NOW, purpose="test")
+    tree_edit = editing.edit(origin, now=server.NOW, purpose="test")
     with tree_edit as edit:
         edit.remove_device(server.CHANNEL, server.DEVICE)
     first = update(origin, target)
     assert first.removed == 0
     shared = {
         file.path
-        for image in tree.read_index(origin, "kiosk/13/edge", "generic_arm64").images
+        for image in layout.read_index(origin, "kiosk/13/edge", "generic_arm64").images
         for file in image.files
     }
     lonely = [path for path in old if path not in shared]
@@ -315,7 +318,7 @@ import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
 from coreimage.lib.progress import Silent
-from coreimage.systemimage import mirror, mirrorplan
+from coreimage.systemimage.mirrors import mirror, plan
 from tests.integration.channel_tree import NOW
 
 budget = int(sys.argv[1])
@@ -330,7 +333,7 @@ def counted(descriptor):
 
 os.fsync = counted
 mirror.mirror(
-    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=mirrorplan.Wish(),
+    sys.argv[2], Path(sys.argv[3]), archive_master=Path(sys.argv[4]), wish=plan.Wish(),
     grace=timedelta(days=7), progress=Silent(), now=NOW,
 )
 """

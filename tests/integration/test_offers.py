@@ -13,9 +13,10 @@ from coreimage.config import Workspace, load_workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageType, Index
-from coreimage.systemimage import channels, expiry, images, inventory, offers, promote, tree
-from coreimage.systemimage.offers import Where, Words
-from coreimage.systemimage.promote import Copy, Numbering
+from coreimage.systemimage.operations import channels, expiry, offers, promote
+from coreimage.systemimage.operations.offers import Where, Words
+from coreimage.systemimage.operations.promote import Copy, Numbering
+from coreimage.systemimage.tree import editing, images, inventory, layout
 from tests.conftest import NOW
 from tests.integration.channel_tree import DEVICE
 from tests.integration.test_channels import EDGE, newest, publish, told
@@ -49,14 +50,14 @@ def at(workspace: Workspace, channel: str = EDGE, *, dry_run: bool = False) -> W
 
 
 def index(workspace: Workspace, channel: str = EDGE) -> Index:
-    return tree.read_index(workspace, channel, DEVICE)
+    return layout.read_index(workspace, channel, DEVICE)
 
 
 def add_delta(workspace: Workspace, now: datetime, version: int, base: int) -> None:
     """Publish a delta whose files are those of the full image: only its entry matters here."""
     found = index(workspace)
     delta = replace(found.full(version), type=ImageType.DELTA, base=base)
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         edit.put_index(EDGE, DEVICE, images.add_images(found, [delta]))
 
 

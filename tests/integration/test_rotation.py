@@ -14,17 +14,10 @@ from coreimage.lib import gpg, openpgp, run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import (
-    channels,
-    keychange,
-    keyrings,
-    offers,
-    resign,
-    rotation,
-    store,
-    sums,
-    tree,
-)
+from coreimage.systemimage import store
+from coreimage.systemimage.keys import keychange, keyrings, resign, rotation, sums
+from coreimage.systemimage.operations import channels, offers
+from coreimage.systemimage.tree import layout
 from tests.integration.channel_tree import CHANNEL, DEVICE, NOW, make_workspace, publish
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.old_client import OldClient
@@ -248,7 +241,7 @@ def test_k4_a_revoked_signing_key_signs_nothing_any_more(workspace: Workspace) -
     with pytest.raises(TrustError):
         verify_payload(workspace)
     publish(workspace, 2, rootfs={"system/etc/hostname": b"new\n"})
-    newest = tree.read_index(workspace, "debian-core/13/edge", "generic_amd64").full(2)
+    newest = layout.read_index(workspace, "debian-core/13/edge", "generic_amd64").full(2)
     path = workspace.channel_tree / newest.files[0].path[1:]
     chain(workspace).verify(path, Path(f"{path}.asc"), level=SIGNING, what="new")
     # It stays on the blacklist, whatever is published later.

@@ -17,7 +17,9 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.channels import Channels
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keyrings, orphans
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import orphans
 from tests.integration.test_serve import serving
 
 UPGRADER = "Ubuntu System Image Upgrade Client: device=mako;channel=edge;build=7"

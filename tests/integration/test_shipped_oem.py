@@ -21,7 +21,7 @@ from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import FlashPlan, planned
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
-from coreimage.systemimage import channels
+from coreimage.systemimage.operations import channels
 from tests.integration import channel_tree
 from tests.integration.channel_tree import NOW
 

@@ -13,9 +13,10 @@ from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channels
 from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import keyrings, signing
-from coreimage.systemimage.signing import SigningService
-from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.signing import service
+from coreimage.systemimage.signing.policy import Purpose
+from coreimage.systemimage.signing.service import SigningService
 from tests.integration.channel_tree import NOW, tarball
 from tests.support.foreign_keys import ForeignGpg, foreign_gpg
 
@@ -35,7 +36,7 @@ def document(kind: str) -> bytes:
 
 
 def entries(workspace: Workspace) -> list[ledger.Entry]:
-    return ledger.read(signing.log_path(workspace))
+    return ledger.read(service.log_path(workspace))
 
 
 @pytest.fixture
@@ -219,10 +220,10 @@ def test_a_locked_key_is_a_right_that_is_missing(
 
 
 def test_p7_a_log_that_lost_its_end_is_noticed(workspace: Workspace) -> None:
-    path = signing.log_path(workspace)
+    path = service.log_path(workspace)
     whole = entries(workspace)
-    signing.require_logged(workspace, whole)
+    service.require_logged(workspace, whole)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(TrustError, match="is not in"):
-        signing.require_logged(workspace, entries(workspace))
+        service.require_logged(workspace, entries(workspace))

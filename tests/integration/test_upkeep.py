@@ -14,19 +14,12 @@ from coreimage.lib import trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import SIGNED_BY, KeyringType
-from coreimage.systemimage import (
-    channels,
-    expiry,
-    inventory,
-    keyrings,
-    layout,
-    orphans,
-    resign,
-    tree,
-    upkeep,
-)
-from coreimage.systemimage.inventory import Finding
-from coreimage.systemimage.signing import SigningService
+from coreimage.systemimage import upkeep
+from coreimage.systemimage.keys import keyrings, resign
+from coreimage.systemimage.operations import channels, expiry
+from coreimage.systemimage.signing.service import SigningService
+from coreimage.systemimage.tree import editing, inventory, layout, orphans
+from coreimage.systemimage.tree.inventory import Finding
 from tests.conftest import NOW
 from tests.integration.channel_tree import DEVICE
 from tests.integration.test_channels import EDGE, newest, publish
@@ -70,19 +63,19 @@ def missing(workspace: Workspace, now: datetime, *, deep: bool = False) -> list[
 def test_orphans_stay_for_the_grace_time(kept: Workspace, now: datetime) -> None:
     """Weakness 19: clients that hold the previous index still find all that it names."""
     gone = newest(kept, EDGE).files
-    old_index = tree.read_channels(kept).device(EDGE, DEVICE).index
-    first = tree.read_index(kept, EDGE, DEVICE).full(1)
+    old_index = layout.read_channels(kept).device(EDGE, DEVICE).index
+    first = layout.read_index(kept, EDGE, DEVICE).full(1)
     expiry.expire_images(kept, EDGE, 1, now=now + WEEK)
     orphans.collect(kept, now=now + 2 * WEEK - timedelta(seconds=1))
     for file in first.files:
-        assert tree.local_path(kept, file.path).is_file()
-    assert tree.local_path(kept, old_index).is_file()
+        assert layout.local_path(kept, file.path).is_file()
+    assert layout.local_path(kept, old_index).is_file()
     collected = orphans.collect(kept, now=now + 2 * WEEK + timedelta(seconds=1))
     removed = {str(path.relative_to(kept.channel_tree)) for path in collected.files}
     for file in first.files:
         assert {file.path[1:], f"{file.path[1:]}.asc"} <= removed
     assert {old_index[1:], f"{old_index[1:]}.asc"} <= removed
-    assert all(tree.local_path(kept, file.path).is_file() for file in gone)
+    assert all(layout.local_path(kept, file.path).is_file() for file in gone)
     assert [state.serial for state in layout.states(kept)] == [layout.current_serial(kept)]
     assert missing(kept, now, deep=True) == []
     assert orphans.collect(kept, now=now + 3 * WEEK).files == []
@@ -120,7 +113,7 @@ def test_a_file_of_a_killed_run_goes_when_it_is_old(kept: Workspace, now: dateti
 
 
 def test_nothing_is_removed_when_an_index_cannot_be_read(kept: Workspace, now: datetime) -> None:
-    index = tree.local_path(kept, tree.read_channels(kept).device(EDGE, DEVICE).index)
+    index = layout.local_path(kept, layout.read_channels(kept).device(EDGE, DEVICE).index)
     text = index.read_bytes()
     for damage in (lambda: index.write_text("{"), index.unlink):
         damage()
@@ -134,7 +127,7 @@ def test_nothing_is_removed_when_an_index_cannot_be_read(kept: Workspace, now: d
 def test_everything_that_is_named_and_lacking_is_reported(kept: Workspace, now: datetime) -> None:
     assert missing(kept, now, deep=True) == []
     image = newest(kept, EDGE)
-    entry = tree.read_channels(kept).device("stable", DEVICE)
+    entry = layout.read_channels(kept).device("stable", DEVICE)
     lacking = {
         f"{image.files[0].path}.asc",
         image.files[-1].path,
@@ -142,7 +135,7 @@ def test_everything_that_is_named_and_lacking_is_reported(kept: Workspace, now: 
         f"/states/{layout.current_serial(kept)}/gpg/blacklist.tar.xz.asc",
     }
     for path in lacking:
-        tree.local_path(kept, path).unlink()
+        layout.local_path(kept, path).unlink()
     found = {finding.path: finding for finding in missing(kept, now)}
     assert set(found) == lacking
     assert {finding.problem for finding in found.values()} == {"is missing"}
@@ -153,9 +146,9 @@ def test_a_device_keyring_is_looked_for_where_it_is(kept: Workspace, now: dateti
     """Weakness 24, and its other half: it is reported when it is gone."""
     channels.set_device_keyring(kept, EDGE, DEVICE, now=now)
     assert missing(kept, now, deep=True) == []
-    keyring = tree.read_channels(kept).device(EDGE, DEVICE).keyring
+    keyring = layout.read_channels(kept).device(EDGE, DEVICE).keyring
     assert keyring is not None
-    tree.local_path(kept, keyring["path"]).unlink()
+    layout.local_path(kept, keyring["path"]).unlink()
     assert keyring["path"] in {finding.path for finding in missing(kept, now)}
 
 
@@ -164,7 +157,7 @@ def test_what_was_changed_is_found_by_looking_inside(
     kept: Workspace, now: datetime, *, deep: bool
 ) -> None:
     rootfs, device, version = (
-        tree.local_path(kept, file.path) for file in newest(kept, EDGE).files
+        layout.local_path(kept, file.path) for file in newest(kept, EDGE).files
     )
     content = bytearray(rootfs.read_bytes())
     content[-1] ^= 1
@@ -184,7 +177,7 @@ def test_what_was_changed_is_found_by_looking_inside(
 def test_other_states_are_looked_at_as_long_as_they_live(kept: Workspace, now: datetime) -> None:
     old = newest(kept, EDGE).files[0].path
     channels.remove_channel(kept, EDGE, now=now + WEEK, force=True)
-    tree.local_path(kept, old).unlink()
+    layout.local_path(kept, old).unlink()
     assert old in {finding.path for finding in missing(kept, now + WEEK)}
     assert missing(kept, now + 3 * WEEK) == []
 
@@ -199,7 +192,7 @@ def rotate(workspace: Workspace, level: KeyringType, now: datetime) -> tuple[Pat
     new = workspace.root / "new.gpg"
     shutil.copy(both, new)
     both.write_bytes(old.read_bytes() + new.read_bytes())
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         tarball = keyrings.keyring_tarball(level, both.read_bytes(), now=now)
         edit.put_keyring(level, tarball, signed_by=SIGNED_BY[level])
     return old, new
@@ -215,7 +208,7 @@ def test_after_a_key_change_everything_is_signed_again(
     assert snapshot(kept.channel_tree) == before
 
     def signed_by(ring: Path, path: str) -> bool:
-        data = tree.local_path(kept, path)
+        data = layout.local_path(kept, path)
         try:
             trust.verify(
                 data, Path(f"{data}.asc"), keyring=ring, blacklist=None, what=path, level=level
@@ -266,12 +259,12 @@ def test_a_key_that_clients_do_not_know_signs_nothing(kept: Workspace, now: date
 
 def test_the_pipeline_keeps_a_tree_up(kept: Workspace, now: datetime) -> None:
     channels.set_device_keyring(kept, EDGE, DEVICE, now=now)
-    first = tree.read_channels(kept)
+    first = layout.read_channels(kept)
     upkeep.keep_up(kept, progress=Silent(), now=now + timedelta(days=1))
-    assert tree.read_channels(kept) == first
+    assert layout.read_channels(kept) == first
     late = now + timedelta(days=25)
     upkeep.keep_up(kept, progress=Silent(), now=late)
-    found = tree.read_channels(kept)
+    found = layout.read_channels(kept)
     assert found.expires == (late + timedelta(days=30)).timestamp()
     assert found.device(EDGE, DEVICE).keyring != first.device(EDGE, DEVICE).keyring
     assert missing(kept, late, deep=True) == []

@@ -13,9 +13,9 @@ from coreimage.lib import run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage.channels import create_channel
-from coreimage.systemimage.importer import import_image
-from coreimage.systemimage.keyrings import keyring_tarball
+from coreimage.systemimage.imports.importer import import_image
+from coreimage.systemimage.keys.keyrings import keyring_tarball
+from coreimage.systemimage.operations.channels import create_channel
 from coreimage.workspace import make_workspace
 from tests.support.publications import SERIES, publish
 

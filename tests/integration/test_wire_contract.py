@@ -11,17 +11,10 @@ import pytest
 from coreimage.config import Workspace
 from coreimage.lib.progress import Silent
 from coreimage.model.index import ImageType
-from coreimage.systemimage import (
-    channels,
-    expiry,
-    images,
-    offers,
-    orphans,
-    promote,
-    resign,
-    tree,
-)
-from coreimage.systemimage.offers import Where, Words
+from coreimage.systemimage.keys import resign
+from coreimage.systemimage.operations import channels, expiry, offers, promote
+from coreimage.systemimage.operations.offers import Where, Words
+from coreimage.systemimage.tree import editing, images, layout, orphans
 from tests.integration.channel_tree import DEVICE
 from tests.integration.test_channels import EDGE, publish
 from tests.support.product import SOURCES, Product
@@ -33,9 +26,9 @@ STABLE = "ubuntu-core/15.04/stable"
 
 
 def add_delta(workspace: Workspace, now: datetime) -> None:
-    index = tree.read_index(workspace, EDGE, DEVICE)
+    index = layout.read_index(workspace, EDGE, DEVICE)
     delta = replace(index.full(3), type=ImageType.DELTA, base=2)
-    with tree.edit(workspace, now=now, purpose="test") as edit:
+    with editing.edit(workspace, now=now, purpose="test") as edit:
         edit.put_index(EDGE, DEVICE, images.add_images(index, [delta]))
 
 
@@ -114,14 +107,14 @@ def test_clients_accept_the_tree_after_every_step(
     scratch = tmp_path / "wire"
     scratch.mkdir()
     seen = Tree(workspace.channel_tree, scratch)
-    serial = tree.read_channels(workspace).serial or 0
+    serial = layout.read_channels(workspace).serial or 0
     for name, step in STEPS:
         step(workspace, now)
         assert (name, seen.complaints()) == (name, [])
-        found = tree.read_channels(workspace).serial or 0
+        found = layout.read_channels(workspace).serial or 0
         assert found >= serial, name
         serial = found
-    assert set(tree.read_channels(workspace).channels) == {"current", "old", "stable", STABLE}
+    assert set(layout.read_channels(workspace).channels) == {"current", "old", "stable", STABLE}
 
 
 def test_the_judge_sees_what_is_wrong(workspace: Workspace, tmp_path: Path) -> None:
@@ -131,7 +124,7 @@ def test_the_judge_sees_what_is_wrong(workspace: Workspace, tmp_path: Path) -> N
     scratch = tmp_path / "wire"
     scratch.mkdir()
     assert Tree(workspace.channel_tree, scratch).complaints() == []
-    paths = [tree.local_path(workspace, file.path) for file in image.files]
+    paths = [layout.local_path(workspace, file.path) for file in image.files]
     shutil.copy(f"{paths[0]}.asc", f"{paths[1]}.asc")
     paths[0].write_bytes(paths[0].read_bytes() + b"x")
     paths[2].unlink()

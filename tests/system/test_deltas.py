@@ -8,7 +8,7 @@ import pytest
 
 from coreimage.config import load_workspace
 from coreimage.model.index import Image, ImageType
-from coreimage.systemimage import tree
+from coreimage.systemimage.tree import layout
 from tests.support.product import SOURCES
 from tests.support.unpacking import apply, described
 from tests.system.conftest import Road
@@ -37,13 +37,13 @@ def test_base_and_delta_make_the_target(copy: Road, tmp_path: Path) -> None:
 def check_newest_delta(root: Path, folder: Path) -> None:
     """Compare the newest full image with what its delta makes of the base; needs root."""
     workspace = load_workspace(root)
-    images = tree.read_index(workspace, CHANNEL, DEVICE).images
+    images = layout.read_index(workspace, CHANNEL, DEVICE).images
 
     def unpacked(name: str, *chain: Image) -> dict[str, tuple[Any, ...]]:
         place = folder / name
         place.mkdir()
         for image in chain:
-            apply(place, [tree.local_path(workspace, file.path) for file in image.files])
+            apply(place, [layout.local_path(workspace, file.path) for file in image.files])
         found = described(place)
         shutil.rmtree(place)
         return found

@@ -29,7 +29,7 @@ from coreimage.feeds import (
     SystemImageFeed,
 )
 from coreimage.rootfs.definition import Architecture, Definition, Device, Release
-from coreimage.systemimage.generators.table import GENERATORS
+from coreimage.systemimage.imports.generators.table import GENERATORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

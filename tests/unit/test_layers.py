@@ -33,6 +33,18 @@ OURS: Mapping[str, tuple[str, ...]] = {
     "cli": (*BASE, *STAGES, "workspace", "checks", "pipeline", "imageset", "schedule", "web"),
     "__main__": ("cli",),
 }
+# The same within the system-image server.
+SERVER: Mapping[str, tuple[str, ...]] = {
+    "signing": (),
+    "delta": (),
+    "tree": ("signing",),
+    "store": ("signing", "tree"),
+    "keys": ("signing", "tree", "store"),
+    "operations": ("signing", "tree", "keys"),
+    "mirrors": ("tree",),
+    "imports": ("signing", "delta", "tree", "operations", "mirrors"),
+    "upkeep": ("tree", "store", "keys", "operations"),
+}
 # What each room may import of others; the standard library is everybody's.
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "feeds": ("pydantic",),
@@ -115,6 +127,19 @@ def test_a_module_imports_only_what_its_room_may(name: str) -> None:
             assert not rest or rest.split(".")[0] in may, f"{name} imports {full}"
         elif top not in sys.stdlib_module_names:
             assert top in THIRD_PARTY.get(module.room, ()), f"{name} imports {full}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name.startswith("coreimage.systemimage.")]
+)
+def test_a_room_of_the_server_imports_only_those_below(name: str) -> None:
+    room = name.split(".")[2]
+    imported = {
+        full.split(".")[2]
+        for full in MODULES[name].imports()
+        if full.startswith("coreimage.systemimage.")
+    }
+    assert imported <= {room, *SERVER[room]}
 
 
 def test_subprocess_has_one_door() -> None:

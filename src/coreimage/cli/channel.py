@@ -10,10 +10,10 @@ from coreimage.cli.console import (
     DryRunOption,
     JsonOption,
     WorkspaceOption,
-    print_changes,
     print_json,
     print_table,
 )
+from coreimage.cli.frames import At, changes_channels
 from coreimage.cli.mirror import mirror
 from coreimage.cli.space import load_space
 
@@ -45,7 +45,7 @@ def create(
 
     Example: coreimage channel create debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
     place = load_space(workspace)
     channels.create_channel(place, name, now=_now(), hidden=hidden, dry_run=dry_run)
@@ -59,15 +59,14 @@ def create(
 
 
 @app.command()
+@changes_channels
 def remove(
+    at: At,
     name: NameArgument,
     force: Annotated[
         bool, typer.Option("--force", help="Remove aliases and redirects of it, too.")
     ] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Remove a channel; its files stay for the grace time.
 
     Refused while other channels follow it, unless --force is given. The numbers of its images are
@@ -75,16 +74,15 @@ def remove(
 
     Example: coreimage channel remove debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.remove_channel(
-        load_space(workspace), name, now=_now(), force=force, dry_run=dry_run
-    )
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    return channels.remove_channel(at.workspace, name, now=at.now, force=force, dry_run=at.dry_run)
 
 
 @app.command()
+@changes_channels
 def rename(
+    at: At,
     old: NameArgument,
     new: Annotated[str, typer.Argument(help="Its new name.")],
     force: Annotated[
@@ -93,10 +91,7 @@ def rename(
     keep_redirect: Annotated[
         bool, typer.Option("--keep-redirect", help="Leave a hidden redirect under the old name.")
     ] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Give a channel another name.
 
     Devices look for the old one: with --keep-redirect they find the images of the new one, and
@@ -105,61 +100,53 @@ def rename(
 
     Example: coreimage channel rename debian-core/13/edge debian-core/13/daily --keep-redirect
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.rename_channel(
-        load_space(workspace),
+    return channels.rename_channel(
+        at.workspace,
         old,
         new,
-        now=_now(),
+        now=at.now,
         force=force,
         keep_redirect=keep_redirect,
-        dry_run=dry_run,
+        dry_run=at.dry_run,
     )
-    print_changes(changed, dry_run=dry_run, as_json=json)
 
 
 @app.command()
+@changes_channels
 def hide(
+    at: At,
     name: NameArgument,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Do not list a channel to people any more; devices find it all the same.
 
     Example: coreimage channel hide debian-core/13/edge
     """
-    _set_hidden(name, hidden=True, dry_run=dry_run, workspace=workspace, json=json)
+    from coreimage.systemimage.operations import channels
+
+    return channels.set_hidden(at.workspace, name, hidden=True, now=at.now, dry_run=at.dry_run)
 
 
 @app.command()
+@changes_channels
 def unhide(
+    at: At,
     name: NameArgument,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """List a hidden channel to people again.
 
     Example: coreimage channel unhide debian-core/13/edge
     """
-    _set_hidden(name, hidden=False, dry_run=dry_run, workspace=workspace, json=json)
+    from coreimage.systemimage.operations import channels
 
-
-def _set_hidden(
-    name: str, *, hidden: bool, dry_run: bool, workspace: WorkspaceOption, json: bool
-) -> None:
-    from coreimage.systemimage import channels
-
-    changed = channels.set_hidden(
-        load_space(workspace), name, hidden=hidden, now=_now(), dry_run=dry_run
-    )
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    return channels.set_hidden(at.workspace, name, hidden=False, now=at.now, dry_run=at.dry_run)
 
 
 @app.command()
+@changes_channels
 def alias(
+    at: At,
     name: NameArgument,
     target: TargetArgument,
     force: Annotated[
@@ -169,10 +156,7 @@ def alias(
     allow_downgrade: Annotated[
         bool, typer.Option("--allow-downgrade", help="Let devices go back to lower numbers.")
     ] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Make a channel, new or old, follow another one with all its devices and images.
 
     It is there all the time, also while it is changed to another target; devices then take a full
@@ -180,112 +164,103 @@ def alias(
 
     Example: coreimage channel alias stable debian-core/13/edge
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.set_alias(
-        load_space(workspace),
+    return channels.set_alias(
+        at.workspace,
         name,
         target,
-        now=_now(),
+        now=at.now,
         force=force,
         allow_downgrade=allow_downgrade,
-        dry_run=dry_run,
+        dry_run=at.dry_run,
     )
-    print_changes(changed, dry_run=dry_run, as_json=json)
 
 
 @app.command()
+@changes_channels
 def unalias(
+    at: At,
     name: NameArgument,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Let an alias keep the images that it has as its own, and follow no other channel.
 
     Example: coreimage channel unalias stable
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.unset_alias(load_space(workspace), name, now=_now(), dry_run=dry_run)
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    return channels.unset_alias(at.workspace, name, now=at.now, dry_run=at.dry_run)
 
 
 @app.command()
+@changes_channels
 def redirect(
+    at: At,
     name: NameArgument,
     target: TargetArgument,
     device: DeviceOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Give up the images that it has of its own.")
     ] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Send the devices of a channel, new or old, to another channel, or only one device.
 
     They get the other channel's images as they are, and so move to that channel.
 
     Example: coreimage channel redirect old-name debian-core/13/edge --device generic_amd64
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.set_redirect(
-        load_space(workspace),
+    return channels.set_redirect(
+        at.workspace,
         name,
         target,
-        now=_now(),
+        now=at.now,
         device=device,
         force=force,
-        dry_run=dry_run,
+        dry_run=at.dry_run,
     )
-    print_changes(changed, dry_run=dry_run, as_json=json)
 
 
 @app.command()
+@changes_channels
 def unredirect(
+    at: At,
     name: NameArgument,
     device: DeviceOption = None,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """End the redirect of a channel, or of one device; it has no images until the next import.
 
     Example: coreimage channel unredirect old-name
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.unset_redirect(
-        load_space(workspace), name, now=_now(), device=device, dry_run=dry_run
+    return channels.unset_redirect(
+        at.workspace, name, now=at.now, device=device, dry_run=at.dry_run
     )
-    print_changes(changed, dry_run=dry_run, as_json=json)
 
 
 @app.command()
+@changes_channels
 def keyring(
+    at: At,
     name: NameArgument,
     device: Annotated[str, typer.Argument(help="The device, for example generic_amd64.")],
     remove: Annotated[
         bool, typer.Option("--remove", help="Take its keyring away instead.")
     ] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Give a device of a channel the device-signing keyring, which then signs its index.
 
     Old clients go on to trust a keyring that they have once seen, also after --remove.
 
     Example: coreimage channel keyring debian-core/13/edge generic_amd64
     """
-    from coreimage.systemimage import channels
+    from coreimage.systemimage.operations import channels
 
-    changed = channels.set_device_keyring(
-        load_space(workspace), name, device, now=_now(), remove=remove, dry_run=dry_run
+    return channels.set_device_keyring(
+        at.workspace, name, device, now=at.now, remove=remove, dry_run=at.dry_run
     )
-    print_changes(changed, dry_run=dry_run, as_json=json)
 
 
 @app.command()
@@ -303,11 +278,12 @@ def refresh(
 
     Example: coreimage channel refresh
     """
-    from coreimage.systemimage import channels, tree
+    from coreimage.systemimage.operations import channels
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
     refreshed = channels.refresh(place, now=_now(), force=force, dry_run=dry_run)
-    expires = tree.read_channels(place).expires
+    expires = layout.read_channels(place).expires
     until = None if expires is None else datetime.fromtimestamp(expires, UTC).isoformat()
     if json:
         print_json({"refreshed": refreshed, "dry_run": dry_run, "expires": until})
@@ -322,9 +298,9 @@ def list_channels(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage channel list
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
-    found = tree.read_channels(load_space(workspace)).channels
+    found = layout.read_channels(load_space(workspace)).channels
     if json:
         print_json([_fields(name, each) for name, each in sorted(found.items())])
         return
@@ -367,12 +343,12 @@ def show(name: NameArgument, workspace: WorkspaceOption = None, json: JsonOption
 
     Example: coreimage channel show debian-core/13/edge
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
-    channel = tree.read_channels(place).require(name)
+    channel = layout.read_channels(place).require(name)
     newest = {
-        device: tree.read_index(place, name, device).newest_full()
+        device: layout.read_index(place, name, device).newest_full()
         for device in sorted(channel.devices)
     }
     if json:

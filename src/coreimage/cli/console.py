@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -146,18 +146,6 @@ def progress() -> PlainProgress | RichProgress:
 def print_json(value: Any) -> None:
     """Print a result for machines."""
     print(json.dumps(value, indent=4, default=str))
-
-
-def print_changes(channels: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    """Print which channels a command has changed, or would change."""
-    if as_json:
-        print_json({"changed": list(channels), "dry_run": dry_run})
-        return
-    names = ", ".join(f"'{name}'" for name in channels)
-    if not channels:
-        print("nothing to change")
-    else:
-        print(f"{'would change' if dry_run else 'changed'} {names}")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -33,10 +33,10 @@ def list_images(
 
     Example: coreimage image list debian-core/13/edge generic_amd64
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
-    images = tree.read_index(place, channel, device).images
+    images = layout.read_index(place, channel, device).images
     if json:
         print_json([_fields(image) for image in images])
         return
@@ -69,10 +69,10 @@ def show(
 
     Example: coreimage image show debian-core/13/edge generic_amd64 --revision -1
     """
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
-    image = tree.read_index(place, channel, device).full(revision)
+    image = layout.read_index(place, channel, device).full(revision)
     if json:
         print_json(_fields(image))
         return
@@ -108,7 +108,7 @@ def import_(
     """
     from coreimage.errors import NotFoundError
     from coreimage.pipeline import channel_settings
-    from coreimage.systemimage import importer
+    from coreimage.systemimage.imports import importer
 
     place, now = load_space(workspace), datetime.now(UTC)
     if channel not in place.settings.channels:

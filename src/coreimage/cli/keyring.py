@@ -15,13 +15,13 @@ from coreimage.cli.console import (
     print_table,
     progress,
 )
+from coreimage.cli.frames import At, frame, here_and_now
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
-    from coreimage.config import Workspace
     from coreimage.model.keyring import KeyringType
-    from coreimage.systemimage.keychange import Change
-    from coreimage.systemimage.keyrings import KeyringStatus
+    from coreimage.systemimage.keys.keychange import Change
+    from coreimage.systemimage.keys.keyrings import KeyringStatus
 
 app = typer.Typer(
     help="Make, rotate, revoke and show the keys that sign channels and images.\n\n"
@@ -51,6 +51,59 @@ ForceOption = Annotated[
 ]
 
 
+def _carry_out(
+    make: "Callable[[At], Change]",
+    *,
+    prepare: PrepareOption = None,
+    finish: FinishOption = None,
+    workspace: WorkspaceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Publish, prepare or finish a change of keyrings, and say what was done."""
+    from coreimage.errors import UsageError
+    from coreimage.systemimage.keys import keychange, keyrings
+
+    if prepare is not None and finish is not None:
+        raise UsageError("--prepare and --finish exclude each other")
+    at = here_and_now(workspace, dry_run=dry_run)
+    waiting: list[keychange.ToSign] = []
+    if finish is not None:
+        with keyrings.locked(at.workspace, "keyring"):
+            change = keychange.finish(at.workspace, finish, now=at.now)
+    elif dry_run:
+        change = make(at)
+        waiting = keychange.needed(at.workspace, change)
+    else:
+        change, found = keychange.carry_out(
+            at.workspace, lambda: make(at), directory=prepare, now=at.now
+        )
+        waiting = list(found)
+    done = not (dry_run or prepare)
+    if json:
+        print_json(
+            {
+                "change": change.purpose,
+                "keyrings": list(change.tarballs),
+                "published": done,
+                "to_sign": [
+                    {"file": each.name, "level": each.level, "key": each.fingerprint}
+                    for each in waiting
+                ],
+            }
+        )
+        return
+    lead = "published" if done else "prepared" if prepare else "would publish"
+    print(f"{lead}: {', '.join(change.tarballs) or 'nothing'}")
+    for each in waiting:
+        print(f"to be signed by {each.level} {each.fingerprint}: {each.name}")
+    if prepare is not None:
+        print(f"run '{prepare}/sign.sh' where the keys are, then use --finish {prepare}")
+
+
+changes_keys = frame(_carry_out)
+
+
 @app.command()
 def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Make the keys that are missing and publish the keyrings that are missing or due.
@@ -60,7 +113,7 @@ def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
 
     Example: coreimage keyring generate
     """
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     published = keyrings.generate(place, progress=progress(), now=now)
@@ -97,76 +150,62 @@ def rotate(
       coreimage keyring rotate image-master --key new.asc --prepare /media/usb/rotation
       coreimage keyring rotate image-master --finish /media/usb/rotation
     """  # noqa: D301  \b keeps the lines of the examples apart
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
-    place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
+    kind = _level(level)
     if dry_run:
-        print("\n".join(rotation.outline(place, kind)))
+        print("\n".join(rotation.outline(load_space(workspace), kind)))
         return
 
-    def make() -> "Change":
+    def make(at: At) -> "Change":
         if key is not None:
-            rotation.adopt(place, kind, key)
-        return rotation.rotate(place, kind, now=now)
+            rotation.adopt(at.workspace, kind, key)
+        return rotation.rotate(at.workspace, kind, now=at.now)
 
-    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json)
+    _carry_out(make, prepare=prepare, finish=finish, workspace=workspace, json=json)
 
 
 @app.command()
+@changes_keys
 def retire(
+    at: At,
     level: LevelArgument,
     key: Annotated[
         str, typer.Argument(help="The key; by default the oldest.", show_default=False)
     ] = "",
     force: ForceOption = False,
-    prepare: PrepareOption = None,
-    finish: FinishOption = None,
-    workspace: WorkspaceOption = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-) -> None:
+) -> "Change":
     """Take an old key out of its keyring, when nothing published is signed by it any more.
 
     Example: coreimage keyring retire image-signing
     """
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
-    place, kind, now = load_space(workspace), _level(level), datetime.now(UTC)
-
-    def make() -> "Change":
-        return rotation.retire(place, kind, key, force=force, now=now)
-
-    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+    return rotation.retire(at.workspace, _level(level), key, force=force, now=at.now)
 
 
 @app.command()
+@changes_keys
 def revoke(
+    at: At,
     key: Annotated[str, typer.Argument(help="The key's fingerprint, or its last 16 digits.")],
     force: ForceOption = False,
-    prepare: PrepareOption = None,
-    finish: FinishOption = None,
-    workspace: WorkspaceOption = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-) -> None:
+) -> "Change":
     """Put a key on the blacklist, for good: clients refuse whatever it has signed.
 
     A key that signs now is rotated first, and everything signed again.
 
     Example: coreimage keyring revoke 0123456789ABCDEF
     """
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
-    place, now = load_space(workspace), datetime.now(UTC)
-
-    def make() -> "Change":
-        return rotation.revoke(place, key, force=force, now=now)
-
-    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+    return rotation.revoke(at.workspace, key, force=force, now=at.now)
 
 
 @app.command()
+@changes_keys
 def publish(
+    at: At,
     levels: Annotated[
         list[str] | None, typer.Argument(help="The keyrings; by default all.", show_default=False)
     ] = None,
@@ -178,27 +217,17 @@ def publish(
             show_default=False,
         ),
     ] = None,
-    prepare: PrepareOption = None,
-    finish: FinishOption = None,
-    workspace: WorkspaceOption = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-) -> None:
+) -> "Change":
     """Publish keyrings again, with the keys there are and a new time of expiry.
 
     Example: coreimage keyring publish image-signing --days 365
     """
     from coreimage.model.keyring import KeyringType
-    from coreimage.systemimage import rotation
+    from coreimage.systemimage.keys import rotation
 
-    place, now = load_space(workspace), datetime.now(UTC)
     kinds = [_level(each) for each in levels or []] or list(KeyringType)
     lifetime = None if days is None else timedelta(days=days)
-
-    def make() -> "Change":
-        return rotation.renew(place, kinds, lifetime=lifetime, now=now)
-
-    _carry_out(place, make, prepare=prepare, finish=finish, now=now, json=json, dry_run=dry_run)
+    return rotation.renew(at.workspace, kinds, lifetime=lifetime, now=at.now)
 
 
 @app.command()
@@ -212,7 +241,7 @@ def adopt(
 
     Example: coreimage keyring adopt archive-master archive-master.asc
     """
-    from coreimage.systemimage import keyrings, rotation
+    from coreimage.systemimage.keys import keyrings, rotation
 
     place, kind = load_space(workspace), _level(level)
     with keyrings.locked(place, "keyring adopt"):
@@ -229,7 +258,7 @@ def list_keyrings(workspace: WorkspaceOption = None, json: JsonOption = False) -
 
     Example: coreimage keyring list
     """
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     found = keyrings.describe(place)
@@ -255,7 +284,7 @@ def show(level: LevelArgument, workspace: WorkspaceOption = None, json: JsonOpti
     Example: coreimage keyring show archive-master
     """
     from coreimage.errors import NotFoundError
-    from coreimage.systemimage import keyrings
+    from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
     found = {each.level.value: each for each in keyrings.describe(place)}
@@ -294,7 +323,7 @@ def log(
     Example: coreimage keyring log --verify
     """
     from coreimage.lib import ledger
-    from coreimage.systemimage.signing import log_path, require_logged
+    from coreimage.systemimage.signing.service import log_path, require_logged
 
     place = load_space(workspace)
     entries = ledger.read(log_path(place))
@@ -321,54 +350,6 @@ def log(
         for each in entries
     ]
     print_table("Signatures", ["time", "kind", "file", "key", "for", ""], rows)
-
-
-def _carry_out(
-    place: "Workspace",
-    make: "Callable[[], Change]",
-    *,
-    prepare: Path | None,
-    finish: Path | None,
-    now: datetime,
-    json: bool,
-    dry_run: bool = False,
-) -> None:
-    """Publish, prepare or finish a change, and say what was done."""
-    from coreimage.errors import UsageError
-    from coreimage.systemimage import keychange, keyrings
-
-    if prepare is not None and finish is not None:
-        raise UsageError("--prepare and --finish exclude each other")
-    waiting: list[keychange.ToSign] = []
-    if finish is not None:
-        with keyrings.locked(place, "keyring"):
-            change = keychange.finish(place, finish, now=now)
-    elif dry_run:
-        change = make()
-        waiting = keychange.needed(place, change)
-    else:
-        change, found = keychange.carry_out(place, make, directory=prepare, now=now)
-        waiting = list(found)
-    done = not (dry_run or prepare)
-    if json:
-        print_json(
-            {
-                "change": change.purpose,
-                "keyrings": list(change.tarballs),
-                "published": done,
-                "to_sign": [
-                    {"file": each.name, "level": each.level, "key": each.fingerprint}
-                    for each in waiting
-                ],
-            }
-        )
-        return
-    lead = "published" if done else "prepared" if prepare else "would publish"
-    print(f"{lead}: {', '.join(change.tarballs) or 'nothing'}")
-    for each in waiting:
-        print(f"to be signed by {each.level} {each.fingerprint}: {each.name}")
-    if prepare is not None:
-        print(f"run '{prepare}/sign.sh' where the keys are, then use --finish {prepare}")
 
 
 def _level(name: str) -> "KeyringType":

@@ -9,7 +9,7 @@ import typer
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, progress
 
 if TYPE_CHECKING:
-    from coreimage.systemimage.mirror import MirrorResult
+    from coreimage.systemimage.mirrors.mirror import MirrorResult
 
 
 def mirror(
@@ -50,8 +50,8 @@ def mirror(
     Example: coreimage channel mirror https://images.example /srv/mirror --channel 'debian-core/*'
     """
     from coreimage.cli.space import load_space
-    from coreimage.systemimage import mirror as mirrors
-    from coreimage.systemimage.mirrorplan import Wish
+    from coreimage.systemimage.mirrors import mirror as mirrors
+    from coreimage.systemimage.mirrors.plan import Wish
 
     pinned = archive_master or load_space(workspace).archive_master
     result = mirrors.mirror(

@@ -1,5 +1,6 @@
 """More of `coreimage image`: how images are offered, promotion, expiry, and keeping house."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,16 +11,16 @@ from coreimage.cli.console import (
     DryRunOption,
     JsonOption,
     WorkspaceOption,
-    print_changes,
     print_json,
     print_table,
     progress,
 )
+from coreimage.cli.frames import At, changes_channels
 from coreimage.cli.image import ChannelArgument, DeviceArgument
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
-    from coreimage.systemimage.offers import Where
+    from coreimage.systemimage.operations.offers import Where
 
 app = image.app
 
@@ -33,10 +34,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _where(workspace: WorkspaceOption, channel: str, device: str, *, dry_run: bool) -> "Where":
-    from coreimage.systemimage.offers import Where
+def _where(at: At, channel: str, device: str) -> "Where":
+    from coreimage.systemimage.operations.offers import Where
 
-    return Where(workspace=load_space(workspace), channel=channel, device=device, dry_run=dry_run)
+    return Where(workspace=at.workspace, channel=channel, device=device, dry_run=at.dry_run)
 
 
 @app.command()
@@ -66,7 +67,7 @@ def copy(
 
     Example: coreimage image copy debian-core/13/edge debian-core/13/stable --percentage 10
     """
-    from coreimage.systemimage import promote
+    from coreimage.systemimage.operations import promote
 
     copied = promote.copy_image(
         load_space(workspace),
@@ -96,99 +97,93 @@ def copy(
 
 
 @app.command()
+@changes_channels
 def phase(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     percentage: Annotated[
         int, typer.Argument(min=0, max=100, help="The share of devices it is offered to.")
     ],
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer the newest image to a share of the devices.
 
     A device that was offered it at 10 % is offered it at 20 %, too.
 
     Example: coreimage image phase debian-core/13/stable generic_amd64 7 20
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.set_percentage(where, version, percentage, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.set_percentage(where, version, percentage, now=at.now)
 
 
 @app.command()
+@changes_channels
 def withdraw(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; people read it in the index.")],
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer an image to nobody any more. Devices that have it keep it.
 
     Example: coreimage image withdraw debian-core/13/stable generic_amd64 7 --reason "no network"
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.withdraw(where, version, reason, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.withdraw(where, version, reason, now=at.now)
 
 
 @app.command()
+@changes_channels
 def restore(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     percentage: Annotated[
         int, typer.Option(min=0, max=100, help="The share of devices it is offered to.")
     ] = 100,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Offer a withdrawn image again.
 
     Example: coreimage image restore debian-core/13/stable generic_amd64 7 --percentage 5
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.restore(where, version, now=_now(), percentage=percentage)
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.restore(where, version, now=at.now, percentage=percentage)
 
 
 @app.command()
+@changes_channels
 def tag(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
     name: Annotated[str, typer.Argument(help="The tag, for example OTA-8.5.")],
     remove: Annotated[bool, typer.Option("--remove", help="Take it away instead.")] = False,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Give an image a name; another version of the device that has it loses it.
 
     Example: coreimage image tag debian-core/13/stable generic_amd64 7 OTA-8.5
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
-    where = _where(workspace, channel, device, dry_run=dry_run)
+    where = _where(at, channel, device)
     change = offers.untag if remove else offers.tag
-    changed = change(where, version, name, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    return change(where, version, name, now=at.now)
 
 
 @app.command()
+@changes_channels
 def describe(
+    at: At,
     channel: ChannelArgument,
     device: DeviceArgument,
     version: VersionArgument,
@@ -204,15 +199,12 @@ def describe(
         bool | None,
         typer.Option("--bootme/--no-bootme", help="Reboot after it before any further image."),
     ] = None,
-    dry_run: DryRunOption = False,
-    workspace: WorkspaceOption = None,
-    json: JsonOption = False,
-) -> None:
+) -> Sequence[str]:
     """Change what people and clients are told about an image.
 
     Example: coreimage image describe debian-core/13/stable generic_amd64 7 --translation de=neu
     """
-    from coreimage.systemimage import offers
+    from coreimage.systemimage.operations import offers
 
     words = offers.Words(
         description=description,
@@ -220,9 +212,8 @@ def describe(
         minversion=minversion,
         bootme=bootme,
     )
-    where = _where(workspace, channel, device, dry_run=dry_run)
-    changed = offers.describe(where, version, words, now=_now())
-    print_changes(changed, dry_run=dry_run, as_json=json)
+    where = _where(at, channel, device)
+    return offers.describe(where, version, words, now=at.now)
 
 
 @app.command()
@@ -243,7 +234,7 @@ def expire(
 
     Example: coreimage image expire debian-core/13/edge --keep 10
     """
-    from coreimage.systemimage import expiry
+    from coreimage.systemimage.operations import expiry
 
     place = load_space(workspace)
     settings = place.settings.channels.get(channel)
@@ -269,7 +260,7 @@ def resign(
 
     Example: coreimage image resign --dry-run
     """
-    from coreimage.systemimage.resign import resign_all
+    from coreimage.systemimage.keys.resign import resign_all
 
     signed = resign_all(load_space(workspace), now=_now(), progress=progress(), dry_run=dry_run)
     if json:
@@ -294,7 +285,7 @@ def gc(
 
     Example: coreimage image gc --dry-run
     """
-    from coreimage.systemimage import orphans
+    from coreimage.systemimage.tree import orphans
 
     found = orphans.collect(
         load_space(workspace),
@@ -328,7 +319,7 @@ def missing(
 
     Example: coreimage image missing --deep
     """
-    from coreimage.systemimage import inventory
+    from coreimage.systemimage.tree import inventory
 
     found = inventory.find_missing(
         load_space(workspace), now=_now(), deep=deep, progress=progress()

@@ -37,16 +37,16 @@ def why(
     Example: coreimage image why --channel debian-core/13/edge --build 3
     """
     from coreimage.model.upgrade import decide
-    from coreimage.systemimage import tree
+    from coreimage.systemimage.tree import layout
 
     place = load_space(workspace)
-    index = tree.read_index(place, channel, device)
+    index = layout.read_index(place, channel, device)
     decision = decide(
         index,
         build=build,
         client=client,
         channel=channel,
-        target=tree.read_channels(place).require(channel).alias,
+        target=layout.read_channels(place).require(channel).alias,
         machine_id=machine_id,
     )
     if json:

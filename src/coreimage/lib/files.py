@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -63,6 +63,13 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_empty(folder: Path, *, keep: Container[Path]) -> None:
+    """Remove a folder if it is empty, then those above it that became so, up to one of `keep`."""
+    while folder not in keep and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def fsync_tree(root: Path) -> None:

@@ -17,9 +17,9 @@ from coreimage.errors import CoreImageError, NotFoundError
 from coreimage.lib import files, trust
 from coreimage.model.keyring import KeyringType
 from coreimage.model.store import StoreIndex, StorePackage, check_store_id, index_path
-from coreimage.systemimage import layout
-from coreimage.systemimage.signing import SigningService
-from coreimage.systemimage.signpolicy import Purpose
+from coreimage.systemimage.signing.policy import Purpose
+from coreimage.systemimage.signing.service import SigningService
+from coreimage.systemimage.tree import layout
 
 ROOT = "/store/"
 LIFETIME = timedelta(days=30)

@@ -6,7 +6,10 @@ from coreimage.config import Workspace
 from coreimage.lib import files, trust
 from coreimage.lib.progress import Progress
 from coreimage.model.keyring import KeyringType
-from coreimage.systemimage import channels, keyrings, layout, orphans, store
+from coreimage.systemimage import store
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout, orphans
 
 
 def keep_up(workspace: Workspace, *, progress: Progress, now: datetime) -> None:

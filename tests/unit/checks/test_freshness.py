@@ -6,7 +6,7 @@ import pytest
 from coreimage.checks.check import Status
 from coreimage.checks.freshness import check_freshness, judge
 from coreimage.config import Workspace
-from coreimage.systemimage import channels
+from coreimage.systemimage.operations import channels
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,7 @@ import pytest
 
 from coreimage.errors import DataError
 from coreimage.lib.progress import Silent
-from coreimage.systemimage.delta.image import (
-    ImagePlan,
-    Pair,
-    Refusal,
-    plan_image,
-    write_delta,
-)
+from coreimage.systemimage.delta.image import ImagePlan, Pair, Refusal, plan_image, write_delta
 from tests.support.recovery import Recovery, same_for_users
 from tests.support.tarballs import Member, directory, file, hard_link, tar_of
 

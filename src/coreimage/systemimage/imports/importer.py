@@ -1,0 +1,137 @@
+"""Import: what a channel is fed from becomes the next image of a device.
+
+What has changed is found out first. The slow part, rewriting and compressing, happens before the
+transaction and in a scratch directory; the transaction then moves files and publishes the index,
+full image and deltas, in one step.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.feeds import ChannelSettings
+from coreimage.lib import files
+from coreimage.lib.progress import Progress
+from coreimage.systemimage.imports.addition import (
+    ImportResult,
+    Job,
+    comes_from,
+    newest_files,
+    publish,
+    result,
+)
+from coreimage.systemimage.imports.generation import Maker
+from coreimage.systemimage.imports.origins.table import resolve
+from coreimage.systemimage.imports.parts import Context, Part
+from coreimage.systemimage.tree import layout, pool
+from coreimage.systemimage.tree.pool import PoolFile
+
+_ATTEMPTS = 3
+
+
+def import_image(
+    workspace: Workspace,
+    *,
+    channel: str,
+    device: str,
+    settings: ChannelSettings,
+    series: str | None = None,
+    product: str | None = None,
+    progress: Progress,
+    now: datetime,
+) -> ImportResult:
+    """Publish what a channel is fed from, as it is now, as its next full image.
+
+    `series` and `product` are for files of publications that do not say their own. Inputs that
+    give the files of the newest image again make no new version. Raises NotFoundError (channel,
+    device, publication), TrustError (signature, checksum), DataError (tarball), UnavailableError
+    (server); the tree is as before then.
+    """
+    found = layout.read_channels(workspace).require(channel)
+    entry = found.devices.get(device)
+    target = found.follows or (entry.redirect if entry else None)
+    if target is not None:
+        raise CoreImageError(
+            f"'{device}' of channel '{channel}' follows channel '{target}'",
+            hint=f"import into '{target}': '{channel}' follows in the same step",
+        )
+    arch = _arch(channel, device, settings)
+    with (
+        layout.open_chain(workspace, now=now) as chain,
+        files.scratch_directory(workspace.channel_tree) as scratch,
+    ):
+        feeds = settings.feeds(device)
+        context = Context(
+            workspace=workspace,
+            channel=channel,
+            device=device,
+            arch=arch,
+            feeds=feeds,
+            series=series,
+            product=product,
+            project=settings.project,
+            accept=settings.accept,
+            chain=chain,
+            scratch=scratch,
+            progress=progress,
+            now=now,
+        )
+        parts = [resolve(each, context) for each in feeds]
+        level = layout.payload_level(entry)
+        maker = Maker(workspace=workspace, scratch=scratch, level=level, progress=progress)
+        return _run(
+            Job(
+                workspace=workspace,
+                channel=channel,
+                device=device,
+                settings=settings,
+                parts=parts,
+                chain=chain,
+                maker=maker,
+                now=now,
+            )
+        )
+
+
+def _arch(channel: str, device: str, settings: ChannelSettings) -> str:
+    if device not in settings.devices:
+        raise NotFoundError(
+            f"channel '{channel}' is not configured for device '{device}'",
+            hint="its devices in coreimage.toml are "
+            + ", ".join(f"'{name}'" for name in sorted(settings.devices)),
+        )
+    return settings.devices[device]
+
+
+def _run(job: Job) -> ImportResult:
+    image, present = newest_files(job)
+    if image is not None and comes_from(job, present):
+        return result(job, image, changed=False)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
+        try:
+            return publish(job, made)
+        except pool.VanishedError as error:
+            # Nothing names what we use again until it is published, so 'image gc' may take it.
+            if not attempts_left:
+                raise
+            job.maker.progress.note(error.message)
+    raise AssertionError
+
+
+def _reusable(job: Job, present: Sequence[PoolFile], part: Part) -> PoolFile | None:
+    """Return the file of the same recipe that is published already, if it still is what it was."""
+    recipe = part.sidecar.recipe
+    candidates = [each for each in present if pool.prefix_of(each.path) == part.name]
+    recalled = pool.recall(job.workspace, part.name, recipe)
+    for each in (*candidates, *([recalled] if recalled else [])):
+        if each.sidecar.recipe.identity != recipe.identity:
+            continue
+        try:
+            pool.require_intact(job.workspace, each, job.chain)
+        except (TrustError, pool.VanishedError) as error:
+            job.maker.progress.note(f"'{each.path}' is made anew: {error.message}")
+        else:
+            return each
+    return None

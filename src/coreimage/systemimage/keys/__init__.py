@@ -1,0 +1,1 @@
+"""Keys: keyrings, their renewal and rotation, and signing everything again with new keys."""

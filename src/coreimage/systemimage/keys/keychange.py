@@ -1,0 +1,229 @@
+"""A change of keyrings: published in one transaction, or prepared here and signed elsewhere.
+
+What a prepared change will publish stays in the workspace, in `state/keyring-change`; the folder
+that goes to the machine with the key has copies, and only signatures are taken back from it.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, DataError, NotFoundError, UsageError
+from coreimage.lib import files, openpgp
+from coreimage.lib.gpg import Signer
+from coreimage.model.document import parse_object
+from coreimage.model.keyring import SIGNED_BY, KeyringType
+from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.signing.service import SigningService
+
+_RECORD = "change.json"
+_SCRIPT = "sign.sh"
+_MAX_SIGNATURE = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Keyrings to publish together, and what becomes of our own keys when they are visible.
+
+    `signers` names, for a level, the key that signs in this change when it is not the usual one;
+    `retire` the key that leaves each level; `promote` the levels whose next key signs from now on;
+    `ban` is the public half of a key that is revoked.
+    """
+
+    purpose: str
+    tarballs: Mapping[KeyringType, bytes]
+    signers: Mapping[KeyringType, str] = field(default_factory=dict)
+    promote: Sequence[KeyringType] = ()
+    retire: Mapping[KeyringType, str] = field(default_factory=dict)
+    ban: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToSign:
+    """A file that must be signed elsewhere, and by which key."""
+
+    name: str
+    level: KeyringType
+    fingerprint: str
+
+    @property
+    def command(self) -> str:
+        """The line for the machine with the key."""
+        key = shlex.quote(f"{self.fingerprint}!")
+        return (
+            f"gpg --digest-algo SHA512 --armor --yes --local-user {key} "
+            f"--output {self.name}.asc --detach-sign {self.name}"
+        )
+
+
+def apply(
+    workspace: Workspace,
+    change: Change,
+    *,
+    now: datetime,
+    prepared: Mapping[str, bytes] | None = None,
+) -> None:
+    """Publish a change; afterwards our own keys follow, or at the next run if we are killed.
+
+    Only what is revoked is remembered first: whatever happens then, it is never forgotten.
+    """
+    _ban(workspace, change)
+    signer = SigningService(workspace, keys=change.signers, prepared=prepared)
+    keyrings.publish(workspace, change.tarballs, now=now, purpose=change.purpose, signer=signer)
+    store = Signer(workspace.gpg_home)
+    for level in change.promote:
+        store.promote(level)
+    for level, fingerprint in change.retire.items():
+        store.retire(level, fingerprint)
+
+
+def carry_out(
+    workspace: Workspace, make: Callable[[], Change], *, directory: Path | None, now: datetime
+) -> tuple[Change, Sequence[ToSign]]:
+    """Make a change with the keys locked, and publish it, or prepare it in a folder.
+
+    Returns the change and what must be signed elsewhere.
+    """
+    with keyrings.locked(workspace, "keyring"):
+        keyrings.pin_published(workspace, now=now)
+        change = make()
+        if directory is not None:
+            return change, prepare(workspace, change, directory)
+        apply(workspace, change, now=now)
+        return change, ()
+
+
+def _ban(workspace: Workspace, change: Change) -> None:
+    if change.ban:
+        for key in openpgp.split_keys(change.ban, name=change.purpose):
+            Signer(workspace.gpg_home).ban(key)
+
+
+def needed(workspace: Workspace, change: Change) -> list[ToSign]:
+    """Return what cannot be signed here."""
+    signer = SigningService(workspace, keys=change.signers)
+    return [
+        ToSign(name=f"{level}.tar.xz", level=above, fingerprint=signer.fingerprint(above))
+        for level in change.tarballs
+        if not signer.place(above := SIGNED_BY.get(level, level))
+    ]
+
+
+def prepare(workspace: Workspace, change: Change, directory: Path) -> list[ToSign]:
+    """Write what must be signed elsewhere to a new folder, and keep the change for `finish`.
+
+    Raises UsageError when everything can be signed here. An earlier prepared change is replaced.
+    """
+    waiting = needed(workspace, change)
+    if not waiting:
+        raise UsageError(
+            "every key that is needed can sign here", hint="run the command without --prepare"
+        )
+    if directory.exists():
+        raise CoreImageError(f"'{directory}' exists already", hint="name a new folder")
+    _ban(workspace, change)
+    _keep(workspace, change)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with files.scratch_directory(directory.parent, mode=0o755) as scratch:
+        for each in waiting:
+            level = KeyringType(each.name.removesuffix(".tar.xz"))
+            (scratch / each.name).write_bytes(change.tarballs[level])
+        (scratch / _SCRIPT).write_text(script(change.purpose, waiting))
+        files.fsync_tree(scratch)
+        scratch.rename(directory)
+    files.fsync_directory(directory.parent)
+    return waiting
+
+
+def script(purpose: str, waiting: Sequence[ToSign]) -> str:
+    """Return the script that signs what is in its folder, for the machine with the key."""
+    lines = ["#!/bin/sh", f"# {purpose}: run this where the private keys are.", "set -eu"]
+    lines.append('cd "$(dirname "$0")"')
+    for each in waiting:
+        lines += [f"# {each.name}, with the key of {each.level}:", each.command]
+    return "\n".join([*lines, ""])
+
+
+def finish(workspace: Workspace, directory: Path, *, now: datetime) -> Change:
+    """Publish the prepared change with the signatures of a folder, and return it.
+
+    Raises NotFoundError when nothing is prepared or a signature is missing, TrustError when one is
+    not by the right key over the right bytes, CoreImageError when the keyrings have changed since.
+    """
+    change, base = _kept(workspace)
+    if base != _published(workspace):
+        raise CoreImageError(
+            f"the published keyrings have changed since '{change.purpose}' was prepared",
+            hint="prepare it again, so that nothing is lost",
+        )
+    prepared = {}
+    for each in needed(workspace, change):
+        signature = directory / f"{each.name}.asc"
+        if not signature.is_file() or signature.stat().st_size > _MAX_SIGNATURE:
+            raise NotFoundError(
+                f"there is no signature '{signature}' by the key of '{each.level}', "
+                f"{openpgp.key_id(each.fingerprint)}",
+                hint=f"run '{_SCRIPT}' of that folder where the key is",
+            )
+        prepared[files.sha256_of(_place(workspace) / each.name)] = signature.read_bytes()
+    apply(workspace, change, now=now, prepared=prepared)
+    shutil.rmtree(_place(workspace))
+    return change
+
+
+def _place(workspace: Workspace) -> Path:
+    return workspace.state / "keyring-change"
+
+
+def _published(workspace: Workspace) -> dict[str, str]:
+    """Return the digests of the published keyrings."""
+    paths = {level: keyrings.published(workspace, level) for level in KeyringType}
+    return {level.value: files.sha256_of(path) for level, path in paths.items() if path.is_file()}
+
+
+def _keep(workspace: Workspace, change: Change) -> None:
+    record = {
+        "purpose": change.purpose,
+        "levels": list(change.tarballs),
+        "signers": dict(change.signers),
+        "promote": list(change.promote),
+        "retire": dict(change.retire),
+        "base": _published(workspace),
+    }
+    with files.scratch_directory(workspace.state) as scratch:
+        for level, tarball in change.tarballs.items():
+            (scratch / f"{level}.tar.xz").write_bytes(tarball)
+        (scratch / _RECORD).write_text(json.dumps(record, indent=4) + "\n")
+        files.fsync_tree(scratch)
+        if _place(workspace).exists():
+            shutil.rmtree(_place(workspace))
+        scratch.rename(_place(workspace))
+    files.fsync_directory(workspace.state)
+
+
+def _kept(workspace: Workspace) -> tuple[Change, dict[str, str]]:
+    place = _place(workspace)
+    if not (place / _RECORD).is_file():
+        raise NotFoundError(
+            "no change of keyrings is prepared", hint="prepare one with --prepare DIR"
+        )
+    try:
+        record = parse_object((place / _RECORD).read_bytes(), name=str(place / _RECORD))
+        levels = [KeyringType(each) for each in record["levels"]]
+        change = Change(
+            purpose=record["purpose"],
+            tarballs={level: (place / f"{level}.tar.xz").read_bytes() for level in levels},
+            signers={KeyringType(key): value for key, value in record["signers"].items()},
+            promote=[KeyringType(each) for each in record["promote"]],
+            retire={KeyringType(key): value for key, value in record["retire"].items()},
+        )
+        return change, record["base"]
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"'{place}' is damaged: {error}", hint="prepare the change again"
+        ) from error

@@ -1,0 +1,258 @@
+"""New keys for old: rotate, retire and revoke, each as one change of keyrings.
+
+A new key is published beside the old one before it signs alone, so that whatever a device has seen
+last, it can go on: it fetches the keyring anew when a signature is by a key that it does not know.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, NotFoundError, TrustError, UsageError
+from coreimage.lib import openpgp
+from coreimage.lib.gpg import KEY_BITS, Signer
+from coreimage.model.keyring import SIGNED_BY, KeyringType
+from coreimage.systemimage.keys import keyrings, sums
+from coreimage.systemimage.keys.keychange import Change
+from coreimage.systemimage.signing.service import SigningService
+
+_LONGEST_SHORT = 16
+
+
+def rotate(workspace: Workspace, level: KeyringType, *, now: datetime) -> Change:
+    """Introduce the next key of a level, and return the change that publishes it beside the old.
+
+    A key that was introduced before and not published yet is taken again; of a rotation that was
+    interrupted after it was published the rest is done, and the change is empty. Every keyring that
+    the level signs is signed by the new key: a blacklist by the new image-master is what makes old
+    devices fetch the new one.
+    """
+    store = Signer(workspace.gpg_home)
+    purpose = f"keyring rotate {level}"
+    if level in keyrings.settle(workspace):
+        return Change(purpose=purpose, tarballs={})
+    _require_rotatable(workspace, store, level)
+    if store.next_key(level) is None:
+        _require_made_here(workspace, level)
+        store.introduce(level)
+    key = store.next_key(level)
+    assert key is not None  # noqa: S101  introduced above
+    tarballs = {
+        level: keyrings.keyring_tarball(
+            level, keyrings.public_keys(store, level) + key.data, now=now
+        )
+    }
+    if level is KeyringType.ARCHIVE_MASTER:
+        # The old one signs until it is retired: devices must have got the new one by then.
+        return Change(purpose=purpose, tarballs=tarballs)
+    tarballs |= _below(workspace, level)
+    return Change(
+        purpose=purpose, tarballs=tarballs, signers={level: key.fingerprint}, promote=[level]
+    )
+
+
+def outline(workspace: Workspace, level: KeyringType) -> list[str]:
+    """Return what `rotate` would do, in words, and do nothing."""
+    store, signer = Signer(workspace.gpg_home), SigningService(workspace)
+    _require_rotatable(workspace, store, level)
+    following = store.next_key(level)
+    if following is None:
+        _require_made_here(workspace, level)
+    what = f"{openpgp.key_id(following.fingerprint)}" if following else f"{KEY_BITS[level]} bits"
+    above = SIGNED_BY.get(level, level)
+    where = signer.place(above) or "(its key is not here)"
+    lines = [
+        f"{'introduce' if following else 'make'} the next key of '{level}', {what}",
+        f"publish '{level}' with {len(store.keys(level)) + 1} keys, signed by '{above}' {where}",
+    ]
+    if level is not KeyringType.ARCHIVE_MASTER:
+        lines += [
+            f"sign the keyring '{each}' again, by the new key" for each in _below(workspace, level)
+        ]
+    return lines
+
+
+def retire(
+    workspace: Workspace, level: KeyringType, key: str, *, force: bool, now: datetime
+) -> Change:
+    """Return the change that takes an old key out of its keyring.
+
+    `key` is a fingerprint or the end of one; empty means the oldest. Raises CoreImageError while
+    something published is signed by it, unless `force`.
+    """
+    store = Signer(workspace.gpg_home)
+    known = store.keys(level)
+    following = store.next_key(level) if level is KeyringType.ARCHIVE_MASTER else None
+    if not known or (len(known) == 1 and following is None):
+        raise CoreImageError(
+            f"'{level}' has one key, which signs: it cannot be retired",
+            hint=f"introduce another one first, with 'coreimage keyring rotate {level}'",
+        )
+    old = _among(known, key, level) if key else known[0]
+    if old == known[-1] and following is None:
+        raise CoreImageError(
+            f"the key {openpgp.key_id(old.fingerprint)} is the one that signs for '{level}'",
+            hint=f"introduce another one first, with 'coreimage keyring rotate {level}'",
+        )
+    _require_unused(workspace, level, old.fingerprint, force=force)
+    keys = keyrings.public_keys(store, level, without=old.fingerprint)
+    if following is not None:
+        keys += following.data
+    tarballs: dict[KeyringType, bytes] = {level: keyrings.keyring_tarball(level, keys, now=now)}
+    if following is not None:
+        tarballs |= _below(workspace, level)
+    return Change(
+        purpose=f"keyring retire {level} {openpgp.key_id(old.fingerprint)}",
+        tarballs=tarballs,
+        signers={level: following.fingerprint} if following else {},
+        promote=[level] if following else [],
+        retire={level: old.fingerprint},
+    )
+
+
+def revoke(workspace: Workspace, key: str, *, force: bool, now: datetime) -> Change:
+    """Put a key on the blacklist for good, and return the change that publishes that.
+
+    The key leaves its own keyring too. Raises CoreImageError for a key that signs now, for one of
+    archive-master, which devices have built in, and for one that something published is signed
+    by, unless `force`: devices refuse that from then on.
+    """
+    store = Signer(workspace.gpg_home)
+    level, found = _find(store, key)
+    if level is KeyringType.ARCHIVE_MASTER:
+        raise CoreImageError(
+            "a key of 'archive-master' cannot be revoked: devices have it built in",
+            hint="rotate and retire it, and give the new pinned keyring to every client",
+        )
+    if found.fingerprint == store.fingerprint(level):
+        raise CoreImageError(
+            f"the key {openpgp.key_id(found.fingerprint)} signs for '{level}' now",
+            hint=f"replace it first: 'coreimage keyring rotate {level}'; then sign everything "
+            "again with 'coreimage image resign'",
+        )
+    _require_unused(workspace, level, found.fingerprint, force=force)
+    kind = KeyringType.BLACKLIST
+    banned = keyrings.public_keys(store, kind, without=found.fingerprint) + found.data
+    tarballs = {kind: keyrings.keyring_tarball(kind, banned, now=now)}
+    if found in store.keys(level):
+        kept = keyrings.public_keys(store, level, without=found.fingerprint)
+        tarballs[level] = keyrings.keyring_tarball(level, kept, now=now)
+    return Change(
+        purpose=f"keyring revoke {openpgp.key_id(found.fingerprint)}",
+        tarballs=tarballs,
+        retire={level: found.fingerprint},
+        ban=found.data,
+    )
+
+
+def renew(
+    workspace: Workspace, levels: list[KeyringType], *, lifetime: timedelta | None, now: datetime
+) -> Change:
+    """Return the change that publishes keyrings again, with the keys there are and a new expiry."""
+    store = Signer(workspace.gpg_home)
+    tarballs = {
+        level: keyrings.keyring_tarball(
+            level, keyrings.public_keys(store, level), now=now, lifetime=lifetime
+        )
+        for level in levels
+    }
+    return Change(purpose=f"keyring publish {' '.join(levels)}", tarballs=tarballs)
+
+
+def adopt(workspace: Workspace, level: KeyringType, file: Path) -> str:
+    """Take a public key that was made elsewhere as the next one of a level; see Signer.adopt."""
+    if level not in KEY_BITS:
+        raise UsageError(f"'{level}' has no key of its own")
+    return Signer(workspace.gpg_home).adopt(level, file.read_bytes(), name=str(file))
+
+
+def signed_with(root: Path) -> Mapping[str, int]:
+    """Return how many files of a channel tree each key has signed, by fingerprint.
+
+    States that are no longer visible do not count.
+    """
+    counts: Counter[str] = Counter()
+    for path in root.rglob("*.asc"):
+        if not path.is_symlink() and path.relative_to(root).parts[0] != "states":
+            counts[_issuer(path)] += 1
+    for path in (root / "state").glob("**/*.asc"):
+        counts[_issuer(path)] += 1
+    return counts
+
+
+def _issuer(path: Path) -> str:
+    try:
+        return openpgp.issuer(path.read_bytes(), name=str(path))
+    except TrustError:
+        return ""
+
+
+def _below(workspace: Workspace, level: KeyringType) -> dict[KeyringType, bytes]:
+    """Return the published keyrings that a level signs, to be signed again as they are."""
+    below = [kind for kind, above in SIGNED_BY.items() if above is level]
+    places = {kind: keyrings.published(workspace, kind) for kind in below}
+    return {kind: path.read_bytes() for kind, path in places.items() if path.is_file()}
+
+
+def _require_rotatable(workspace: Workspace, store: Signer, level: KeyringType) -> None:
+    if level not in KEY_BITS:
+        raise UsageError(f"'{level}' has no key of its own")
+    store.public_keyring(level)
+    following = store.next_key(level)
+    status = {each.level: each for each in keyrings.describe(workspace)}.get(level)
+    if following and status and following.fingerprint in status.fingerprints:
+        raise CoreImageError(
+            f"the key {openpgp.key_id(following.fingerprint)} of '{level}' is being introduced",
+            hint=f"when devices have it, retire the old one: 'coreimage keyring retire {level}'",
+        )
+
+
+def _require_made_here(workspace: Workspace, level: KeyringType) -> None:
+    if level.value in {str(each) for each in workspace.settings.signing}:
+        raise NotFoundError(
+            f"the key of '{level}' is kept elsewhere, so the next one is made there",
+            hint="export its public half there, and give it with --key FILE: "
+            f"gpg --quick-gen-key 'NAME {level}' rsa{KEY_BITS[level]} cert,sign never",
+        )
+
+
+def _require_unused(
+    workspace: Workspace, level: KeyringType, fingerprint: str, *, force: bool
+) -> None:
+    if force or level not in (KeyringType.IMAGE_SIGNING, KeyringType.DEVICE_SIGNING):
+        return
+    count = signed_with(workspace.channel_tree)[fingerprint]
+    count += sums.count_signed(workspace, fingerprint)
+    if count:
+        raise CoreImageError(
+            f"{count} published files are signed by the key {openpgp.key_id(fingerprint)}, and "
+            "would be refused",
+            hint="sign them again with 'coreimage image resign'; --force breaks them",
+        )
+
+
+def _find(store: Signer, key: str) -> tuple[KeyringType, openpgp.PublicKey]:
+    for level in KEY_BITS:
+        for found in [*store.keys(level), *store.retired(level)]:
+            if _matches(found, key):
+                return level, found
+    raise NotFoundError(
+        f"there is no key '{key}'", hint="'coreimage keyring list' shows the keys there are"
+    )
+
+
+def _among(known: list[openpgp.PublicKey], key: str, level: KeyringType) -> openpgp.PublicKey:
+    for found in known:
+        if _matches(found, key):
+            return found
+    raise NotFoundError(
+        f"'{level}' has no key '{key}'",
+        hint="its keys are " + ", ".join(openpgp.key_id(each.fingerprint) for each in known),
+    )
+
+
+def _matches(found: openpgp.PublicKey, key: str) -> bool:
+    wanted = key.upper().removeprefix("0X").replace(" ", "")
+    return len(wanted) >= _LONGEST_SHORT and found.fingerprint.endswith(wanted)

@@ -1,0 +1,1 @@
+"""Other channel trees: read with verification, and mirrored."""

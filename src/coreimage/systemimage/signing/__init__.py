@@ -1,0 +1,1 @@
+"""Signing: the one place where signatures are made, and the policy that it keeps."""
