@@ -30,7 +30,6 @@ from coreimage.lib.progress import Progress
 from coreimage.model.index import Image
 
 _DEVICE = re.compile(r"/pool/device-[^/]*\Z")
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +163,8 @@ def _disk_size(options: FlashOptions) -> int:
     if options.exact_size is not None:
         return options.exact_size
     if options.size is None and options.medium.card is not None:
-        # Whole MiB: what is left of the last one is nobody's.
-        return read_facts(options.medium.card).size // _MIB * _MIB
+        # To the last sector: that is where the second table of a GPT is looked for.
+        return read_facts(options.medium.card).size
     size = DEFAULT_SIZE if options.size is None else options.size
     if size < DEFAULT_SIZE:
         raise UsageError(
