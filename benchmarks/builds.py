@@ -8,6 +8,7 @@ docs/reference/sizes.md. Needs the network; a foreign architecture takes many mi
 
 import argparse
 import json
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -49,15 +50,16 @@ def main() -> None:
     print(f"| {' | '.join([*heads, 'initrd MiB', 'CPU s', 'wall s'])} |")
     print("|---" * 10 + "|")
     at = ["--workspace", given.workspace] if given.workspace else []
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="coreimage-bench-") as scratch:
-        for each in given.builds:
-            release, _, arch = each.partition(":")
-            output = Path(scratch, f"{release}-{arch}")
-            words = ["--release", release, "--arch", arch, "--output", output, *at]
-            argv = [*COREIMAGE, "rootfs", "build", given.definition, *words]
-            cost = measure(f"{release} {arch}", argv, folder=Path(scratch))
-            cells = [*row(output, given.definition), f"{cost.cpu:.0f}", f"{cost.wall:.0f}"]
-            print(f"| {' | '.join(cells)} |", flush=True)
+    scratch = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="coreimage-bench-"))
+    for each in given.builds:
+        release, _, arch = each.partition(":")
+        output = scratch / f"{release}-{arch}"
+        words = ["--release", release, "--arch", arch, "--output", output, *at]
+        argv = [*COREIMAGE, "rootfs", "build", given.definition, *words]
+        cost = measure(f"{release} {arch}", argv, folder=scratch)
+        cells = [*row(output, given.definition), f"{cost.cpu:.0f}", f"{cost.wall:.0f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":
