@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from stages import COREIMAGE, measure
+from costs import COREIMAGE, measure
 
 _MIB = 1 << 20
 

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stages import COREIMAGE, Cost, measure
+from costs import COREIMAGE, Cost, measure
 
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib.gpg import Signer

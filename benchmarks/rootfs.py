@@ -1,7 +1,9 @@
-"""What root file system builds cost, beside plain mmdebstrap in the same run.
+"""What root file system builds cost, beside other builders in the same run.
 
-All build definitions/reference; its packages are there already, and nothing else is. Ours packs
-its tarballs, mmdebstrap writes a plain tar. Needs the network once.
+All build definitions/reference, with its packages there already and nothing else. Ours packs its
+tarballs; mmdebstrap writes a plain tar, and live-build, which needs root, leaves a tree. mmdebstrap
+runs twice: in the usual place for temporary files, and in memory, where ours builds when there is
+plenty. Needs the network once.
 
     python benchmarks/rootfs.py [--runs N] [--json FILE]
 """
@@ -9,18 +11,19 @@ its tarballs, mmdebstrap writes a plain tar. Needs the network once.
 import argparse
 import json
 import os
-import platform
 import shutil
-import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from stages import COREIMAGE, Cost, measure
+from costs import COREIMAGE, Cost, measure, print_table, summary
 
 HERE = Path(__file__).parent
 HOOK = "#!/bin/sh\necho {number} > /etc/benchmark\n"
+PEER = "mmdebstrap, to a tar"
+COLD = "coreimage, cold"
 
 
 class Ground:
@@ -56,6 +59,17 @@ class Ground:
         hook.write_text(HOOK.format(number=self._count))
         hook.chmod(0o755)
 
+    def wanted(self) -> list[str]:
+        """Return the packages that the definition asks for."""
+        definition = tomllib.loads((self.definition / "definition.toml").read_text())
+        return [*definition["packages"], *definition["architectures"]["amd64"]["packages"]]
+
+    def mirrors(self) -> tuple[str, str]:
+        """Return where packages come from, and where fixes of flaws do."""
+        words = [line.split() for line in self.lock["sources"]]
+        urls = {suite: url for *_, url, suite, _ in words}
+        return urls["bookworm"], urls["bookworm-security"]
+
     def archives(self) -> Path:
         """Return a folder with the packages under the names that apt gives them."""
         place = self.folder / "archives"
@@ -70,49 +84,63 @@ class Ground:
         return place
 
 
-def mmdebstrap_argv(ground: Ground) -> list[object]:
-    """Return plain mmdebstrap with the same packages, sources and packages at hand."""
-    import tomllib
-
-    definition = tomllib.loads((ground.definition / "definition.toml").read_text())
-    wanted = [*definition["packages"], *definition["architectures"]["amd64"]["packages"]]
+def mmdebstrap(ground: Ground, stage: str, place: str) -> Cost:
+    """Run plain mmdebstrap in a place, with the same packages, sources and packages at hand."""
     cache = '"$1/var/cache/apt/archives"'
-    copy = f"mkdir -p {cache}; cp -l {ground.archives()}/*.deb {cache}/"
-    return [
-        *("mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}"),
-        *("--skip=essential/unlink", f"--setup-hook={copy}"),
-        *("bookworm", ground.folder / "peer.tar", *ground.lock["sources"]),
+    copy = f"mkdir -p {cache}; cp {ground.archives()}/*.deb {cache}/"
+    argv = [
+        *("env", f"TMPDIR={place}", "mmdebstrap", "--variant=minbase"),
+        *(f"--include={','.join(ground.wanted())}", "--skip=essential/unlink"),
+        *(f"--setup-hook={copy}", "bookworm", ground.folder / "peer.tar"),
     ]
+    return measure(stage, [*argv, *ground.lock["sources"]], folder=ground.folder)
+
+
+def live_build(ground: Ground) -> Cost:
+    """Run live-build up to its finished tree, with the same packages at hand."""
+    place = ground.folder / "live"
+    mirror, security = ground.mirrors()
+    config = [
+        *("lb", "config", "--mode", "debian", "--distribution", "bookworm", "--initramfs", "none"),
+        *("--architectures", "amd64", "--linux-flavours", "cloud-amd64"),
+        *("--archive-areas", "main", "--mirror-bootstrap", mirror, "--mirror-chroot", mirror),
+        *("--mirror-chroot-security", security, "--mirror-binary", mirror),
+        *("--mirror-binary-security", security, "--apt-recommends", "false"),
+        *("--debootstrap-options", "--variant=minbase", "--firmware-chroot", "false"),
+    ]
+    here = ["env", f"--chdir={place}"]
+    steps = [*here, "sh", "-ec", "lb bootstrap && lb chroot"]
+    fetched = place.exists()
+    place.mkdir(exist_ok=True)
+    for left in (*place.iterdir(), place / "cache/bootstrap"):
+        if left.name != "cache":
+            shutil.rmtree(left, ignore_errors=True)
+    measure("configure live-build", [*here, *config], folder=ground.folder)
+    for hook in place.glob("config/hooks/*/*"):
+        hook.unlink()
+    wanted = place / "config/package-lists/reference.list.chroot"
+    wanted.write_text("\n".join(ground.wanted()) + "\n")
+    if not fetched:
+        measure("fetch live-build's packages", steps, folder=ground.folder)
+        return live_build(ground)
+    return measure("live-build, its tree only", steps, folder=ground.folder)
 
 
 def go(ground: Ground) -> Iterator[Cost]:
     """Measure everything once."""
-    yield measure("mmdebstrap, to a tar", mmdebstrap_argv(ground), folder=ground.folder)
+    yield mmdebstrap(ground, PEER, tempfile.gettempdir())
     ground.forget("apt", "stages", "images")
-    yield ground.build("coreimage, cold")
+    yield ground.build(COLD)
+    yield mmdebstrap(ground, "mmdebstrap in memory, to a tar", "/dev/shm")  # noqa: S108
     ground.forget("images")
     ground.change_hook()
     yield ground.build("coreimage, a hook has changed")
     yield ground.build("coreimage, nothing has changed")
-    yield measure(
-        "pigz -9 of mmdebstrap's tar",
-        ["pigz", "-9", "--keep", "--force", ground.folder / "peer.tar"],
-        folder=ground.folder,
-    )
+    pack = ["pigz", "-9", "--keep", "--force", ground.folder / "peer.tar"]
+    yield measure("pigz -9 of mmdebstrap's tar", pack, folder=ground.folder)
     (ground.folder / "peer.tar").unlink()
-
-
-def summary(runs: Sequence[Sequence[Cost]]) -> list[Cost]:
-    """Return the median of each stage over the runs."""
-    return [
-        Cost(
-            stage=costs[0].stage,
-            wall=statistics.median(each.wall for each in costs),
-            cpu=statistics.median(each.cpu for each in costs),
-            memory=statistics.median(each.memory for each in costs),
-        )
-        for costs in zip(*runs, strict=True)
-    ]
+    if shutil.which("lb") and os.geteuid() == 0:
+        yield live_build(ground)
 
 
 def main() -> None:
@@ -127,15 +155,12 @@ def main() -> None:
     ground.build("fetch the packages")
     runs = [list(go(ground)) for _ in range(options.runs)]
     costs = summary(runs)
-    peer, ours = costs[0], costs[1]
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, medians of {options.runs} run(s)\n")
-    print("| build | wall, s | CPU, s | memory of the largest process, MiB |")
-    print("|---|---:|---:|---:|")
-    for each in costs:
-        print(f"| {each.stage} | {each.wall:.1f} | {each.cpu:.1f} | {each.memory:.0f} |")
-    ratios = f"CPU {ours.cpu / peer.cpu:.2f}, wall {ours.wall / peer.wall:.2f}"
-    print(f"\ncold build / mmdebstrap: {ratios}")
-
+    print_table("build", costs, runs=options.runs)
+    ours = next(each for each in costs if each.stage == COLD)
+    for peer in costs:
+        if ("mmdebstrap" in peer.stage and "pigz" not in peer.stage) or "live" in peer.stage:
+            cpu, wall = ours.cpu / peer.cpu, ours.wall / peer.wall
+            print(f"\n{COLD} / {peer.stage}: CPU {cpu:.2f}, wall {wall:.2f}")
     if options.json:
         options.json.write_text(json.dumps([[asdict(c) for c in run] for run in runs]) + "\n")
     shutil.rmtree(folder)

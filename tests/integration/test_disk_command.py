@@ -53,7 +53,7 @@ def test_a_disk_tells_what_it_is(workspace: Workspace) -> None:
     assert facts["slots"]["a"]["channel"] == channel_tree.CHANNEL
     assert facts["slots"]["b"]["version"] == ""
     assert facts["boot"]["snappy_ab"] == "a"
-    assert facts["install"]["oem"] == "generic-amd64 1.0"
+    assert facts["install"]["options"]["oem"] == "generic-amd64"
     assert facts["ssh"] is True
     (fingerprint,) = facts["ssh_keys"]
     text = coreimage("disk", "show", "x.img", cwd=home).stdout.decode()

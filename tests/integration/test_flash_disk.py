@@ -12,9 +12,12 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
-from coreimage.flasher.flash import FlashOptions, FlashPlan, Place, fetch_only, flash, planned
+from coreimage.flasher.connect import Place
+from coreimage.flasher.flash import fetch_only, flash
 from coreimage.flasher.gather import gathered
 from coreimage.flasher.oem.find import shipped_folder
+from coreimage.flasher.options import FlashOptions
+from coreimage.flasher.plan import FlashPlan, planned
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of
@@ -100,7 +103,7 @@ def test_the_disk_holds_what_was_asked_for(workspace: Workspace, tmp_path: Path)
         == channel_tree.DEVICE_FILES["assets/vmlinuz"]
     )
     assert content_of(disk, plan, "system-boot", f"{slot}/hardware.yaml") == channel_tree.HARDWARE
-    assert b"version: 2\n" in content_of(disk, plan, "system-boot", "install.yaml")
+    assert b'initial-version: "2"\n' in content_of(disk, plan, "system-boot", "install.yaml")
     home = "system-data/var/lib/coreimage/ssh"
     assert content_of(disk, plan, "writable", f"{home}/enabled") == b""
     keys = content_of(disk, plan, "writable", f"{home}/authorized_keys/core")

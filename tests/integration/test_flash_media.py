@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import CoreImageError, UsageError
-from coreimage.flasher.flash import FlashOptions, FlashPlan, Medium, Place, flash, planned
+from coreimage.flasher.connect import Place
+from coreimage.flasher.flash import flash
 from coreimage.flasher.local import LocalWish
 from coreimage.flasher.media.card import write_card
 from coreimage.flasher.media.formats import Format, as_raw, bmap_path, form_of
 from coreimage.flasher.media.ranges import Range, required_ranges
 from coreimage.flasher.oem.find import shipped_folder
+from coreimage.flasher.options import FlashOptions, Medium
+from coreimage.flasher.plan import FlashPlan, planned
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
 from tests.integration.channel_tree import NOW

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -67,6 +68,25 @@ def test_ubuntu_device_flash_makes_the_same_disk_from_a_server(road: Road, tmp_p
     assert "New image complete" in done.stdout.decode()
     assert re.search(r" Version: 1\nLaunch by running: .* -m 768 x86.img", done.stdout.decode())
     assert run.run(["cmp", road.disk, tmp_path / "x86.img"], check=False).status == 0
+    command = re.search(r"Launch by running: (.*)", done.stdout.decode())
+    assert command is not None
+    assert b" state=running failed=- slot=a build=1 " in console_of(command[1], tmp_path)
+
+
+def console_of(command: str, folder: Path) -> bytes:
+    """Run what the summary told to run, without its window, and return what the system said."""
+    log = folder / "console.log"
+    # Whether kvm works is not what is asked here; it takes the same options.
+    words = ["qemu-system-x86_64", *shlex.split(command)[1:], "-snapshot"]
+    words += ["-display", "none", "-serial", f"file:{log}"]
+    with run.start(words, cwd=folder) as machine:
+        deadline = time.monotonic() + 600
+        while not log.exists() or not re.search(rb"coreimage-report: .*\n", log.read_bytes()):
+            assert machine.poll() is None
+            assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+            time.sleep(0.5)
+        run.terminate(machine)
+    return log.read_bytes()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pytest
 
 from coreimage.lib import run
 from tests.support.foreign_keys import foreign_gpg
-from tests.support.local_archive import LocalArchive, served
+from tests.support.local_archive import LocalArchive, download, served
 from tests.support.product import SOURCES, Product
 
 pytestmark = pytest.mark.system
@@ -59,28 +59,6 @@ packages = ["linux-image-generic"]
 """
 
 
-def download(folder: Path) -> list[Path]:
-    """Fetch the packages of the smallest system there is from the host's archive."""
-    for part in ("lists/partial", "archives/partial"):
-        (folder / part).mkdir(parents=True)
-    options = {
-        "APT::Architecture": "amd64",
-        "APT::Architectures": "amd64",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "",
-        "Acquire::Languages": "none",
-        "Debug::NoLocking": "true",
-        "Dir::Cache": folder,
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::status": "/dev/null",
-    }
-    words = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
-    run.run(["apt-get", *words, "--quiet", "update"])
-    wanted = ["?essential", "?priority(required)", "apt"]
-    run.run(["apt-get", *words, "--quiet", "--yes", "--download-only", "install", *wanted])
-    return sorted((folder / "archives").glob("*.deb"))
-
-
 @contextmanager
 def archives(ground: Path) -> Iterator[str]:
     """Yield a workspace's settings for an archive `vivid` and a PPA `snappy-dev/image`."""
@@ -88,7 +66,7 @@ def archives(ground: Path) -> Iterator[str]:
     keys.mkdir()
     with foreign_gpg() as main_gpg, foreign_gpg() as ppa_gpg, served(tree) as mirror:
         archive = LocalArchive(root=tree / "archive", gpg=main_gpg)
-        for package in download(ground / "download"):
+        for package in download(ground / "download", []):
             archive.take(package)
         archive.make(ground / "packages", "linux-image-generic", "3.19", files=KERNEL)
         archive.publish("vivid")
@@ -173,27 +151,63 @@ def test_the_channel_has_the_image(published: tuple[Product, Path]) -> None:
     assert image["type"] == "full"
 
 
-@pytest.mark.parametrize("user", ["root", "nobody"])
-def test_the_line_that_flashes_needs_no_root(
-    published: tuple[Product, Path], everybody: Path, user: str
+SUDOERS = """\
+Defaults secure_path = "{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Defaults env_keep += "COREIMAGE_SERVER COREIMAGE_ARCHIVE_MASTER HOME XDG_STATE_HOME no_proxy"
+nobody ALL = (root) NOPASSWD: ALL
+"""
+NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+def as_root(folder: Path) -> list[str]:
+    del folder
+    return [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
+
+
+def as_nobody(folder: Path) -> list[str]:
+    del folder
+    return NOBODY if os.geteuid() == 0 else []
+
+
+def as_nobody_with_sudo(folder: Path) -> list[str]:
+    """Let nobody use sudo in a mount namespace of its own, so that nothing of /etc changes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can let somebody use sudo")
+    rules = folder / "sudoers"
+    rules.write_text(SUDOERS.format(folder=folder))
+    rules.chmod(0o440)
+    enter = 'mount --bind "$0" /etc/sudoers && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", enter, str(rules), *NOBODY]
+
+
+@pytest.mark.parametrize(
+    ("line", "prefix"),
+    [
+        (FLASH_LINE.removeprefix("sudo "), as_root),
+        (FLASH_LINE.removeprefix("sudo "), as_nobody),
+        (FLASH_LINE, as_nobody_with_sudo),
+    ],
+    ids=["root", "nobody", "sudo"],
+)
+def test_the_line_that_flashes(
+    published: tuple[Product, Path],
+    everybody: Path,
+    line: str,
+    prefix: Callable[[Path], list[str]],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """The page's other line, word for word but for `sudo`, against a server on this machine."""
+    """The page's other line, word for word, with and without `sudo`."""
     product, _ = published
-    folder = everybody / user
+    folder = everybody / request.node.callspec.id
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
     install_commands(folder / "bin", product)
     workspace = product.folder / "workspace"
     pinned = folder / "archive-master.tar.xz"
     shutil.copy(workspace / "trust/archive-master.tar.xz", pinned)
-    prefix = []
-    if user == "nobody" and os.geteuid() == 0:
-        prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    elif user == "root" and os.geteuid() != 0:
-        prefix = ["unshare", "--map-root-user"]
     with served(workspace / "www/system-image") as server:
         done = run.run(
-            [*prefix, "/bin/sh", "-c", FLASH_LINE.removeprefix("sudo ")],
+            [*prefix(folder), "/bin/sh", "-c", line],
             cwd=folder,
             env={
                 "PATH": f"{folder / 'bin'}:/usr/bin:/bin:/usr/sbin:/sbin",
@@ -220,8 +234,10 @@ def test_the_line_that_flashes_needs_no_root(
     table = json.loads(run.run(["sfdisk", "--json", folder / "x86.img"]).stdout)
     names = [each["name"] for each in table["partitiontable"]["partitions"]]
     assert names == ["grub", "system-boot", "system-a", "system-b", "writable"]
-    if user == "nobody" and (other := everybody / "root/x86.img").exists():
-        assert run.run(["cmp", folder / "x86.img", other], check=False).status == 0
+    owner = (folder / "x86.img").stat().st_uid
+    assert owner == (65534 if prefix is as_nobody and os.geteuid() == 0 else os.geteuid())
+    others = [path for path in everybody.glob("*/x86.img") if path.parent != folder]
+    assert all(run.run(["cmp", folder / "x86.img", each]).status == 0 for each in others[:1])
 
 
 @pytest.fixture(scope="module")

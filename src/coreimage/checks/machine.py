@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.checks import freshness, namespaces, programs, resources
+from coreimage.checks import devices, freshness, namespaces, programs, resources
 from coreimage.checks.check import Check
 
 
@@ -20,6 +20,7 @@ def examine(workspace: Path, *, host: str) -> list[Check]:
         resources.check_keyring(),
         *namespaces.check_namespaces(namespaces.current_user()),
         *resources.check_foreign_arches(host),
+        *devices.check_devices(),
         *resources.check_accelerators(),
         resources.check_space("space in the workspace", workspace, resources.WORKSPACE_SPACE),
         *resources.check_temporary(),

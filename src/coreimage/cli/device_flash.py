@@ -5,8 +5,9 @@ import sys
 
 import typer
 
-from coreimage.cli import flash
+from coreimage.cli import flash, flash_options
 from coreimage.cli.console import guarded
+from coreimage.cli.flash_query import query
 
 app = typer.Typer(
     name="ubuntu-device-flash",
@@ -16,20 +17,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command()(flash.core)
-app.command()(flash.query)
+app.command()(query)
 _ASKING = ("revision", "server", "tls_skip_verify", "allow_unfresh")
 
 
 @app.callback()
 def _options(
     context: typer.Context,
-    revision: flash.RevisionOption = None,
-    server: flash.ServerOption = None,
-    download_only: flash.DownloadOnlyOption = False,
-    clean_cache: flash.CleanCacheOption = False,
-    tls_skip_verify: flash.TlsOption = False,
-    allow_unfresh: flash.UnfreshOption = False,
-    verbose: flash.VerboseOption = False,
+    revision: flash_options.RevisionOption = None,
+    server: flash_options.ServerOption = None,
+    download_only: flash_options.DownloadOnlyOption = False,
+    clean_cache: flash_options.CleanCacheOption = False,
+    tls_skip_verify: flash_options.TlsOption = False,
+    allow_unfresh: flash_options.UnfreshOption = False,
+    verbose: flash_options.VerboseOption = False,
 ) -> None:
     given = {
         "revision": revision,
@@ -42,7 +43,7 @@ def _options(
     }
     # What stands before the command is what the command takes where it says nothing itself; the
     # environment was looked at for that already, and comes after what was said.
-    os.environ.pop(flash.SERVER_VARIABLE, None)
+    os.environ.pop(flash_options.SERVER_VARIABLE, None)
     defaults = {name: value for name, value in given.items() if value not in (None, False, [], ())}
     context.default_map = {
         "core": defaults,

@@ -1,6 +1,6 @@
 """The command `coreimage disk`: what is on a disk, and whether it is as it should be."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.cli import flash
+from coreimage.cli import flash_options
 from coreimage.cli.console import (
     JsonOption,
     WorkspaceOption,
@@ -16,11 +16,12 @@ from coreimage.cli.console import (
     print_table,
     progress,
 )
+from coreimage.cli.flash_place import oem_folders, place_of
 from coreimage.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
-    from coreimage.flasher.flash import Again, FlashOptions
     from coreimage.flasher.inspect.show import DiskFacts
+    from coreimage.flasher.options import FlashOptions
 
 app = typer.Typer(help="Look at disks and verify them.", no_args_is_help=True)
 
@@ -49,7 +50,9 @@ def show(disk: DiskArgument, *, as_json: JsonOption = False) -> None:
     kind = f"{facts.layout.table}, sectors of {facts.layout.sector_size} bytes"
     print_table(f"{disk}: {kind}", ["partition", "first byte", "size", "content"], rows)
     print(f"table: {kind}")
-    for field, value in {**facts.install, **facts.boot}.items():
+    for line in _install_lines(facts):
+        print(line)
+    for field, value in facts.boot.items():
         print(f"{field}: {value}")
     for key in facts.keys:
         print(f"may log in: {key.fingerprint} {key.comment}".rstrip())
@@ -68,9 +71,9 @@ def verify(
     store: Annotated[
         str | None, typer.Option(help="The store that it comes from.", show_default=False)
     ] = None,
-    server: flash.ServerOption = None,
-    archive_master: flash.ArchiveMasterOption = None,
-    tls_skip_verify: flash.TlsOption = False,
+    server: flash_options.ServerOption = None,
+    archive_master: flash_options.ArchiveMasterOption = None,
+    tls_skip_verify: flash_options.TlsOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,21 +86,22 @@ def verify(
 
     Example: coreimage disk verify x86.img
     """
-    from coreimage.flasher.flash import make_disk, planned
+    from coreimage.flasher.flash import make_disk
     from coreimage.flasher.inspect.show import look
     from coreimage.flasher.inspect.verify import compare
+    from coreimage.flasher.plan import planned
 
     report = progress()
     with _raw(disk) as (raw, scratch):
         facts = look(raw)
-        home, place = flash.place_of(
+        home, place = place_of(
             workspace,
             server,
             archive_master,
             scratch=Path.cwd(),
             verify_tls=not tls_skip_verify,
         )
-        options = _options(disk, facts, oem=oem, store=store, folders=flash.oem_folders(home))
+        options = _options(disk, facts, oem=oem, store=store, folders=oem_folders(home))
         with planned(options, place, progress=report, now=datetime.now(UTC)) as job:
             parts = make_disk(job, progress=report)
             found = compare(raw, facts, job.plan.layout, parts, scratch=scratch)
@@ -122,51 +126,35 @@ def _options(
     disk: Path, facts: "DiskFacts", *, oem: str | None, store: str | None, folders: list[Path]
 ) -> "FlashOptions":
     """Return the options that the disk was made with, as it tells them itself."""
-    from coreimage.flasher.flash import FlashOptions, size_of
     from coreimage.flasher.inspect.verify import access_of
+    from coreimage.flasher.options import FlashOptions
 
     install = facts.install
-    if not install:
+    if install is None:
         raise DataError(f"'{disk}' has no install.yaml: it was not made by this tool")
-    if not install.get("channel"):
+    if not install.options.channel:
         raise DataError(
             f"'{disk}' is not from a channel: nothing is signed that it could be compared with"
         )
-    if facts.slots["a"].version != str(install["version"]):
+    if facts.slots["a"].version != str(install.version):
         raise DataError(
-            f"'{disk}' was made with version {install['version']}, slot a has "
+            f"'{disk}' was made with version {install.version}, slot a has "
             f"{facts.slots['a'].version or 'none'} now",
             hint="what an update has written cannot be compared byte by byte",
         )
-    try:
-        size = size_of(str(install.get("size", "")))
-    except ValueError:
-        raise DataError(f"'{disk}' does not tell its size in install.yaml") from None
     return FlashOptions(
         release="",
-        channel=str(install["channel"]),
+        channel=install.options.channel,
         output=disk,
-        oem=oem or str(install["oem"]).partition(" ")[0],
+        oem=oem or install.options.oem,
         oem_folders=folders,
         store=store,
-        exact_size=size,
-        revision=int(install["version"]),
+        exact_size=install.size,
+        revision=install.version,
         access=access_of(facts),
         download_only=True,
-        again=_again(install),
+        again=install.again(),
     )
-
-
-def _again(install: Mapping[str, Any]) -> "Again | None":
-    from coreimage.flasher.flash import Again
-
-    if "seed" not in install:
-        return None
-    try:
-        seed, packages = bytes.fromhex(str(install["seed"])), list(map(str, install["packages"]))
-    except (KeyError, TypeError, ValueError):
-        raise DataError("install.yaml of the disk is malformed: 'seed' or 'packages'") from None
-    return Again(seed=seed, packages=packages)
 
 
 @contextmanager
@@ -180,6 +168,17 @@ def _raw(disk: Path) -> Iterator[tuple[Path, Path]]:
     parent = Path.cwd() if disk.is_block_device() else disk.absolute().parent
     with scratch_directory(parent) as scratch, as_raw(disk, scratch=scratch) as raw:
         yield raw, scratch
+
+
+def _install_lines(facts: "DiskFacts") -> list[str]:
+    """Return what install.yaml says, a line each."""
+    if facts.install is None:
+        return []
+    return [
+        f"{part}: {key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for part, fields in facts.install.fields().items()
+        for key, value in fields.items()
+    ]
 
 
 def _content(facts: "DiskFacts", name: str) -> str:
@@ -200,7 +199,7 @@ def _fields(facts: "DiskFacts") -> dict[str, Any]:
             {"name": each.name, "start": each.start, "size": each.size}
             for each in facts.layout.partitions
         ],
-        "install": dict(facts.install),
+        "install": facts.install.fields() if facts.install else None,
         "slots": {
             name: {"version": each.version, "channel": each.channel, "device": each.device}
             for name, each in facts.slots.items()

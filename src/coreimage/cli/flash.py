@@ -1,7 +1,7 @@
 """coreimage flash: from a channel to a bootable disk image."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coreimage.cli import flash_options as options
 from coreimage.cli.console import (
     DryRunOption,
     JsonOption,
@@ -16,14 +17,16 @@ from coreimage.cli.console import (
     print_json,
     progress,
 )
-from coreimage.errors import NotFoundError, UsageError
+from coreimage.cli.flash_machine import access_of, own_of
+from coreimage.cli.flash_place import forget_downloads, oem_folders, place_of, warn_unfresh
+from coreimage.cli.flash_query import query
+from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
-    from coreimage.flasher.flash import FlashJob, Place
-    from coreimage.flasher.own.machine import Own
-    from coreimage.flasher.provision import Access
-    from coreimage.flasher.server import Server
+    from coreimage.flasher.local import LocalWish
+    from coreimage.flasher.options import Medium
+    from coreimage.flasher.plan import FlashJob
     from coreimage.lib.progress import Progress
 
 
@@ -37,56 +40,6 @@ class ImageFormat(StrEnum):
 
 
 app = typer.Typer(help="Make bootable disk images from channels.", no_args_is_help=True)
-
-SERVER_VARIABLE = "COREIMAGE_SERVER"
-ServerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--server",
-        "--mirror",
-        metavar="URL",
-        envvar=SERVER_VARIABLE,
-        help="The channel server, a URL or the folder of a channel tree; by default the"
-        " workspace's own tree. Repeat it for mirrors: they are asked in this order.",
-        show_default=False,
-    ),
-]
-RevisionOption = Annotated[
-    int | None,
-    typer.Option(
-        help="The version, absolute or relative to the newest: -1 is the one before it.",
-        show_default=False,
-    ),
-]
-TlsOption = Annotated[
-    bool,
-    typer.Option(
-        "--tls-skip-verify", help="Accept any TLS certificate; signatures decide all the same."
-    ),
-]
-ArchiveMasterOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="COREIMAGE_ARCHIVE_MASTER",
-        help="The keyring tarball that everything is verified with; by default the workspace's.",
-        show_default=False,
-    ),
-]
-UnfreshOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unfresh",
-        help="Accept a server that does not say how fresh it is, such as an original one: it may"
-        " then show old images for ever.",
-    ),
-]
-DownloadOnlyOption = Annotated[
-    bool, typer.Option("--download-only", help="Download and verify, make no disk image.")
-]
-CleanCacheOption = Annotated[
-    bool, typer.Option("--clean-cache", help="Remove earlier downloads first.")
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Say what will be done, too.")]
 
 
 @app.command()
@@ -228,15 +181,15 @@ def core(
             help="Enable SSH; without --ssh-key, make a key pair beside the image.",
         ),
     ] = False,
-    revision: RevisionOption = None,
-    server: ServerOption = None,
-    download_only: DownloadOnlyOption = False,
-    clean_cache: CleanCacheOption = False,
-    tls_skip_verify: TlsOption = False,
-    allow_unfresh: UnfreshOption = False,
-    archive_master: ArchiveMasterOption = None,
+    revision: options.RevisionOption = None,
+    server: options.ServerOption = None,
+    download_only: options.DownloadOnlyOption = False,
+    clean_cache: options.CleanCacheOption = False,
+    tls_skip_verify: options.TlsOption = False,
+    allow_unfresh: options.UnfreshOption = False,
+    archive_master: options.ArchiveMasterOption = None,
     workspace: WorkspaceOption = None,
-    verbose: VerboseOption = False,
+    verbose: options.VerboseOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -247,9 +200,8 @@ def core(
     Example: coreimage flash core 13 --channel edge --output x86.img
     """
     from coreimage.flasher import summary
-    from coreimage.flasher.flash import FlashOptions, Medium, planned
-    from coreimage.flasher.local import LocalWish
-    from coreimage.flasher.media.formats import Format, form_of
+    from coreimage.flasher.options import FlashOptions
+    from coreimage.flasher.plan import planned
 
     report = progress()
     if release is None and rootfs is None:
@@ -257,13 +209,12 @@ def core(
             "this needs a release, or a root file system of this machine",
             hint="give a release such as 13, or --rootfs",
         )
-    remote = rootfs is None and (not server or archive_master is None)
-    home = _workspace(workspace, needed=remote)
-    if write is not None and (output or image_format or bmap):
-        raise UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
     target = output or _default_output(release, channel, image_format)
-    place = _place(
-        home,
+    medium = _medium(target, image_format, bmap=bmap, card=write, accepted=yes_i_know)
+    if write is not None and output is not None:
+        raise _no_file()
+    home, place = place_of(
+        workspace,
         server,
         archive_master,
         scratch=target.parent,
@@ -272,20 +223,18 @@ def core(
         trusted=rootfs is None,
     )
     if clean_cache:
-        _clean_cache(place, report)
-    making = not (dry_run or download_only)
+        forget_downloads(place, report)
     with ExitStack() as stack:
-        access, private_key = stack.enter_context(
-            _access(
-                ssh_key or [],
-                enable_ssh,
-                developer_mode,
-                target if making else None,
-                place,
-                user,
-            )
+        who = access_of(
+            ssh_key or [],
+            enable_ssh=enable_ssh,
+            developer_mode=developer_mode,
+            user=user,
+            target=None if dry_run or download_only else target,
+            scratch=place.scratch,
         )
-        options = FlashOptions(
+        access, private_key = stack.enter_context(who)
+        wish = FlashOptions(
             release=release or "",
             channel=channel,
             output=target,
@@ -297,23 +246,13 @@ def core(
             access=access,
             download_only=download_only,
             install=install or [],
-            own=_own(hostname, network or [], credential or [], cloud_init),
-            medium=Medium(
-                form=form_of(target, Format(image_format) if image_format else None),
-                bmap=bmap,
-                card=write,
-                accepted=yes_i_know,
-            ),
-            local=LocalWish(
-                rootfs=rootfs,
-                device_part=device_part,
-                builds=home.builds if home else None,
-                publications=home.publications if home else None,
-            ),
+            own=own_of(hostname, network or [], credential or [], cloud_init),
+            medium=medium,
+            local=_local(home, rootfs, device_part),
         )
-        job = stack.enter_context(planned(options, place, progress=report, now=datetime.now(UTC)))
+        job = stack.enter_context(planned(wish, place, progress=report, now=datetime.now(UTC)))
         if job.server is not None:
-            _warn_unfresh(job.server, report)
+            warn_unfresh(job.server, report)
         if verbose and not dry_run:
             for line in summary.plan_lines(job.plan):
                 report.note(line)
@@ -326,10 +265,45 @@ def core(
         print("\n".join(lines))
 
 
+app.command()(query)
+
+
 def _default_output(release: str | None, channel: str, form: ImageFormat | None) -> Path:
     last = channel.rpartition("/")[2]
     suffix = "img" if form in (None, ImageFormat.RAW) else form
     return Path(f"core-{release or 'local'}-{last}.{suffix}".replace("/", "-"))
+
+
+def _medium(
+    target: Path,
+    image_format: ImageFormat | None,
+    *,
+    bmap: bool,
+    card: Path | None,
+    accepted: bool,
+) -> "Medium":
+    from coreimage.flasher.media.formats import Format, form_of
+    from coreimage.flasher.options import Medium
+
+    if card is not None and (image_format or bmap):
+        raise _no_file()
+    form = form_of(target, Format(image_format) if image_format else None)
+    return Medium(form=form, bmap=bmap, card=card, accepted=accepted)
+
+
+def _no_file() -> UsageError:
+    return UsageError("--write makes no file", hint="leave out --output, --format and --bmap")
+
+
+def _local(home: "Workspace | None", rootfs: str | None, device_part: str | None) -> "LocalWish":
+    from coreimage.flasher.local import LocalWish
+
+    return LocalWish(
+        rootfs=rootfs,
+        device_part=device_part,
+        builds=home.builds if home else None,
+        publications=home.publications if home else None,
+    )
 
 
 def _carry_out(
@@ -355,197 +329,3 @@ def _carry_out(
     return summary.summary_lines(
         job.plan, program=summary.launcher(job.plan), private_key=private_key
     )
-
-
-@app.command()
-def query(
-    *,
-    list_channels: Annotated[
-        bool, typer.Option("--list-channels", help="List the channels of a device.")
-    ] = False,
-    list_images: Annotated[
-        bool, typer.Option("--list-images", help="List the images of a channel.")
-    ] = False,
-    show_image: Annotated[
-        bool, typer.Option("--show-image", help="Show an image of a channel.")
-    ] = False,
-    channel: Annotated[
-        str | None, typer.Option(help="The full name of a channel.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="The device.")] = "generic_amd64",
-    revision: RevisionOption = None,
-    server: ServerOption = None,
-    tls_skip_verify: TlsOption = False,
-    allow_unfresh: UnfreshOption = False,
-    archive_master: ArchiveMasterOption = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask a server what it has.
-
-    Example: coreimage flash query --list-images --channel debian-core/13/edge
-    """
-    from coreimage.flasher import query as questions
-    from coreimage.flasher.flash import connected
-
-    if [list_channels, list_images, show_image].count(True) != 1:
-        raise UsageError("ask for one of --list-channels, --list-images and --show-image")
-    if channel is None and not list_channels:
-        raise UsageError("this needs a channel", hint="name one with --channel NAME")
-    home = _workspace(workspace, needed=not server or archive_master is None)
-    place = _place(
-        home,
-        server,
-        archive_master,
-        scratch=None,
-        verify_tls=not tls_skip_verify,
-        allow_unfresh=allow_unfresh,
-    )
-    with connected(place, now=datetime.now(UTC)) as (found, _):
-        _warn_unfresh(found, progress())
-        if list_channels:
-            answer = questions.list_channels(found.channels, device)
-        elif list_images:
-            answer = questions.list_images(found.index(str(channel), device))
-        else:
-            answer = questions.show_image(found.index(str(channel), device).full(revision))
-    if as_json:
-        print_json(answer.fields)
-    else:
-        print("\n".join(answer.lines))
-
-
-def place_of(
-    workspace: Path | None,
-    servers: list[str] | None,
-    archive_master: Path | None,
-    *,
-    scratch: Path,
-    verify_tls: bool,
-) -> "tuple[Workspace | None, Place]":
-    """Return the workspace, if one is there, and where images come from."""
-    home = _workspace(workspace, needed=not servers or archive_master is None)
-    place = _place(
-        home, servers, archive_master, scratch=scratch, verify_tls=verify_tls, allow_unfresh=False
-    )
-    return home, place
-
-
-def oem_folders(home: "Workspace | None") -> list[Path]:
-    """Return where OEM packages are found by name on this machine."""
-    from coreimage.flasher.oem.find import shipped_folder
-
-    return [*([home.root / "oem"] if home else []), shipped_folder()]
-
-
-def _workspace(explicit: Path | None, *, needed: bool) -> "Workspace | None":
-    from coreimage.config import find_root, load_workspace
-
-    try:
-        return load_workspace(find_root(Path.cwd(), explicit))
-    except NotFoundError as error:
-        if explicit is not None:
-            raise
-        if needed:
-            raise NotFoundError(
-                "there is no workspace here to take the channel tree and the keys from",
-                hint="name both with --server URL and --archive-master FILE, or a workspace with "
-                "--workspace DIR",
-            ) from error
-        return None
-
-
-def _place(
-    home: "Workspace | None",
-    servers: list[str] | None,
-    archive_master: Path | None,
-    *,
-    scratch: Path | None,
-    verify_tls: bool,
-    allow_unfresh: bool,
-    trusted: bool = True,
-) -> "Place":
-    from coreimage.flasher.flash import Place
-    from coreimage.lib.memory import default_directory
-
-    pinned = archive_master or (home.archive_master if home else None)
-    if trusted and (pinned is None or not pinned.is_file()):
-        raise NotFoundError(
-            f"there is no archive-master keyring '{pinned}' to verify anything with",
-            hint="name the keyring tarball that you trust with --archive-master FILE",
-        )
-    cache = home.cache if home else Path.home() / ".cache/coreimage"
-    return Place(
-        servers=servers or ([str(home.channel_tree)] if home else []),
-        archive_master=pinned or Path("none"),
-        cache=cache / "downloads",
-        scratch=cache / "flash" if home or scratch is None else scratch,
-        verify_tls=verify_tls,
-        # Each copy of a workspace has a history of its own.
-        memory=home.state / "trust" if home and archive_master is None else default_directory(),
-        allow_unfresh=allow_unfresh,
-    )
-
-
-def _warn_unfresh(server: "Server", report: "Progress") -> None:
-    if server.unfresh:
-        report.note(
-            f"WARNING: '{server.source.name}' does not say how fresh its channels are. What it "
-            "offers is signed, but may be old: known holes may be open in it."
-        )
-
-
-def _clean_cache(place: "Place", report: "Progress") -> None:
-    from coreimage.flasher.download import clean_cache
-
-    report.note(f"Removed downloads of {clean_cache(place.cache) / 1e6:.2f} MB")
-
-
-def _own(
-    hostname: str | None, networks: list[Path], credentials: list[str], cloud_init: Path | None
-) -> "Own":
-    from coreimage.flasher.own.cloudinit import read_user_data
-    from coreimage.flasher.own.machine import Own, check_hostname, read_credential
-    from coreimage.flasher.own.network import read_network
-
-    return Own(
-        hostname=check_hostname(hostname) if hostname is not None else "",
-        networks=[each for path in networks for each in read_network(path)],
-        credentials=dict(read_credential(spec) for spec in credentials),
-        user_data=read_user_data(cloud_init) if cloud_init is not None else "",
-    )
-
-
-@contextmanager
-def _access(
-    key_files: list[Path],
-    enable_ssh: bool,
-    developer_mode: bool,
-    target: Path | None,
-    place: "Place",
-    user: str,
-) -> Iterator[tuple["Access", Path | None]]:
-    """Yield who may log in, and the private key that will lie beside `target` if one is made."""
-    from coreimage.flasher.disk.assemble import check_output
-    from coreimage.flasher.provision import (
-        Access,
-        check_user,
-        fresh_key_pair,
-        key_pair_paths,
-        read_keys,
-    )
-
-    keys = [key for path in key_files for key in read_keys(path)]
-    private_key = None
-    with ExitStack() as stack:
-        if developer_mode and not keys and target is not None:
-            check_output(target)
-            private_key = key_pair_paths(target)[0]
-            keys = [stack.enter_context(fresh_key_pair(target, scratch=place.scratch, user=user))]
-        access = Access(
-            ssh=enable_ssh or developer_mode or bool(keys),
-            keys=keys,
-            developer_mode=developer_mode,
-            user=check_user(user),
-        )
-        yield access, private_key

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coreimage.flasher.flash import FlashPlan
 from coreimage.flasher.local import Kind
 from coreimage.flasher.own.machine import Own
+from coreimage.flasher.plan import FlashPlan
 from coreimage.flasher.resolve import short_channel
 from coreimage.lib import run
 

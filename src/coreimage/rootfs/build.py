@@ -37,6 +37,8 @@ from coreimage.rootfs.recipe import OF_THE_PACKAGES
 from coreimage.rootfs.split import SplitResult, split
 
 _ROOM_FOR_TREE = 2 << 30
+# Packages without compression, their tree, and what the initramfs is made of, per byte of packages.
+_UNPACKED = 12
 __all__ = ["Inputs", "RootfsBuild", "artifact_names", "build", "expected_files", "gather"]
 _TREE = "tree.tar.zst"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -198,7 +200,8 @@ def _make_image(job: _Job) -> RootfsBuild:
     if not as_root:
         require_user_namespace()
     with ThreadPoolExecutor(1) as pool:
-        with unpacking_room(as_root=as_root) as room:
+        needed = max(_ROOM_FOR_TREE, _UNPACKED * job.inputs.resolution.size)
+        with unpacking_room(needed, as_root=as_root) as room:
             require_space(room, _ROOM_FOR_TREE, purpose="the tree")
             plan = _reuse_stage(job, room) or _make_stage(job, room)
             stage.run_steps(plan, plan.late, progress=job.progress)

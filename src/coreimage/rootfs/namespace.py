@@ -3,7 +3,7 @@
 import os
 import pwd
 import re
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from coreimage.errors import RightsError
 from coreimage.lib import run
 from coreimage.lib.files import scratch_directory, sweep
+from coreimage.lib.temporary import temporary_place, temporary_places
 
 _NEEDED_IDS = 65536
 # Source: subuid(5).
@@ -56,19 +57,21 @@ def _has_range(path: Path, user: str) -> bool:
 
 
 @contextmanager
-def unpacking_room(*, as_root: bool) -> Iterator[Path]:
-    """Yield a directory in which the namespace's root may make files, removed at the end."""
-    parent = Path(tempfile.gettempdir(), f"coreimage-{os.geteuid()}")
+def unpacking_room(needed: int, *, as_root: bool) -> Iterator[Path]:
+    """Yield a directory in which the namespace's root may make files, removed at the end.
+
+    It is in memory when there is plenty for `needed` bytes.
+    """
+    own = f"coreimage-{os.geteuid()}"
+    parent = temporary_place(needed) / own
     parent.mkdir(mode=0o711, exist_ok=True)
-    state = parent.lstat()
-    if state.st_uid != os.geteuid() or not parent.is_dir() or parent.is_symlink():
-        raise RightsError(
-            f"'{parent}' is not ours", hint="remove it, or set TMPDIR to another place"
-        )
+    _require_own(parent)
     parent.chmod(0o711)
     # Rooms of builds that were killed; those of builds at work are left alone. The parent stays
     # too: another build may be about to make its room in it.
-    sweep(parent, prepare=None if as_root else _reclaim)
+    for place in temporary_places():
+        if _is_own(place / own):
+            sweep(place / own, prepare=None if as_root else _reclaim)
     with scratch_directory(parent) as room:
         room.chmod(0o1777)
         try:
@@ -76,6 +79,21 @@ def unpacking_room(*, as_root: bool) -> Iterator[Path]:
         finally:
             if not as_root:
                 _reclaim(room)
+
+
+def _require_own(parent: Path) -> None:
+    if not _is_own(parent):
+        raise RightsError(
+            f"'{parent}' is not ours", hint="remove it, or set TMPDIR to another place"
+        )
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return False
+    return state.st_uid == os.geteuid() and stat.S_ISDIR(state.st_mode)
 
 
 def _reclaim(room: Path) -> None:

@@ -45,7 +45,7 @@ def open_shell(target: Path, command: Sequence[str]) -> int:
         if target.is_dir():
             tree = target.resolve()
         else:
-            room = stack.enter_context(unpacking_room(as_root=as_root))
+            room = stack.enter_context(unpacking_room(_ROOM_FOR_TREE, as_root=as_root))
             require_space(room, _ROOM_FOR_TREE, purpose="the tree")
             tree = room / "tree"
             _unpack(target, tree, as_root=as_root)

@@ -3,14 +3,13 @@ from pathlib import Path
 import pytest
 
 from coreimage.flasher.disk.layout import ab_layout
-from coreimage.flasher.flash import FlashPlan, install_yaml
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.oem.package import load_oem
+from coreimage.flasher.plan import FlashPlan
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
 from coreimage.flasher.query import list_channels, list_images, show_image
 from coreimage.flasher.summary import launcher, plan_fields, plan_lines, summary_lines
 from coreimage.model.channels import Channel, Channels, Device
-from coreimage.model.hardware import Hardware
 from coreimage.model.index import Image, ImageFile, ImageType, Index, parse_time
 
 KEYS = parse_keys(
@@ -86,16 +85,6 @@ def test_kvm_is_named_only_where_it_works(tmp_path: Path, monkeypatch: pytest.Mo
     assert launcher(plan(), kvm=device) == "qemu-system-x86_64"
     device.touch()
     assert launcher(plan(), kvm=device) == "kvm"
-
-
-def test_the_record_is_flat_and_has_no_clock() -> None:
-    text = install_yaml(plan(), 1_767_225_600)
-    assert 'channel: "ubuntu-core/15.04/edge"\n' in text
-    assert "version: 57\n" in text
-    assert 'time: "2026-01-01T00:00:00Z"\n' in text
-    assert text == install_yaml(plan(output="other.img"), 1_767_225_600)
-    # Flat enough for devices without a YAML library, which read hardware.yaml the same way.
-    assert Hardware.from_yaml(text + "kernel: k\ninitrd: i\nbootloader: grub\n").extra
 
 
 def test_channels_of_a_device_are_listed_and_aliases_say_so() -> None:

@@ -10,13 +10,15 @@ from coreimage.rootfs import namespace
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(namespace, "temporary_places", lambda: [tmp_path])
     return tmp_path / f"coreimage-{os.geteuid()}"
 
 
 @pytest.mark.parametrize("as_root", [True, False])
 def test_a_room_is_open_to_mapped_ids_and_goes(temporary: Path, *, as_root: bool) -> None:
-    with namespace.unpacking_room(as_root=as_root) as room:
+    with namespace.unpacking_room(1, as_root=as_root) as room:
         assert room.parent == temporary
         assert stat.S_IMODE(room.stat().st_mode) == 0o1777
         assert stat.S_IMODE(temporary.stat().st_mode) == 0o711
@@ -29,13 +31,23 @@ def test_rooms_of_builds_at_work_are_left_alone(
 ) -> None:
     reclaimed: list[Path] = []
     monkeypatch.setattr(namespace, "_reclaim", reclaimed.append)
-    with namespace.unpacking_room(as_root=False) as busy:
+    with namespace.unpacking_room(1, as_root=False) as busy:
         (temporary / ".scratch-left").mkdir()
-        with namespace.unpacking_room(as_root=False) as other:
+        with namespace.unpacking_room(1, as_root=False) as other:
             assert reclaimed == [temporary / ".scratch-left"]
             assert busy.is_dir()
         assert reclaimed == [temporary / ".scratch-left", other]
     assert not (temporary / ".scratch-left").exists()
+
+
+def test_what_was_killed_elsewhere_goes_too(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "memory" / temporary.name
+    (other / ".scratch-left").mkdir(parents=True)
+    monkeypatch.setattr(namespace, "temporary_places", lambda: [tmp_path, other.parent])
+    with namespace.unpacking_room(1, as_root=True):
+        assert list(other.iterdir()) == []
 
 
 def test_another_users_directory_is_refused(temporary: Path, tmp_path: Path) -> None:
@@ -43,7 +55,7 @@ def test_another_users_directory_is_refused(temporary: Path, tmp_path: Path) -> 
     temporary.symlink_to("elsewhere")
     with (
         pytest.raises(RightsError, match="is not ours"),
-        namespace.unpacking_room(as_root=True),
+        namespace.unpacking_room(1, as_root=True),
     ):
         pass
 

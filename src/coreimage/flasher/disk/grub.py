@@ -30,7 +30,7 @@ BIOS_ARCHES = frozenset({"amd64", "i386"})
 
 BOOT_LABEL = "system-boot"
 # Those of other architectures than the machine's own have to be put somewhere by hand.
-_MODULES = (Path("/usr/lib/grub"), Path("/usr/local/lib/grub"))
+MODULES = (Path("/usr/lib/grub"), Path("/usr/local/lib/grub"))
 _UEFI_PLATFORMS = {
     "amd64": "x86_64-efi",
     "i386": "i386-efi",
@@ -151,7 +151,7 @@ def slot_directory(slot: str) -> str:
 
 
 def grub_bios(
-    *, core_offset: int, boot_partition: int, scratch: Path, modules: Sequence[Path] = _MODULES
+    *, core_offset: int, boot_partition: int, scratch: Path, modules: Sequence[Path] = MODULES
 ) -> BiosGrub:
     """Return GRUB for BIOS whose core image will lie at byte `core_offset` of the disk.
 
@@ -162,7 +162,7 @@ def grub_bios(
     sector = core_offset // _SECTOR
     # The prefix is a partition of the disk that the BIOS started, whichever number that has.
     prefix = f"(,gpt{boot_partition})/{GRUB_DIRECTORY}"
-    platform = _platform_directory("i386-pc", modules)
+    platform = platform_directory("i386-pc", modules)
     core = _mkimage(platform, ["biosdisk"], prefix=prefix, scratch=scratch)
     boot = bytearray((platform / "boot.img").read_bytes()[:440])
     boot[0x5C:0x64] = struct.pack("<Q", sector)
@@ -171,7 +171,7 @@ def grub_bios(
     return BiosGrub(boot_sector=bytes(boot), core=_placed_core(core, sector))
 
 
-def grub_uefi(arch: str, *, scratch: Path, modules: Sequence[Path] = _MODULES) -> bytes:
+def grub_uefi(arch: str, *, scratch: Path, modules: Sequence[Path] = MODULES) -> bytes:
     """Return GRUB for UEFI, to be put at UEFI_PATHS[arch].
 
     Raises DataError for an architecture that has none, RightsError as `grub_bios`.
@@ -179,11 +179,12 @@ def grub_uefi(arch: str, *, scratch: Path, modules: Sequence[Path] = _MODULES) -
     if arch not in _UEFI_PLATFORMS:
         names = ", ".join(_UEFI_PLATFORMS)
         raise DataError(f"GRUB does not start '{arch}'", hint=f"it starts {names}")
-    platform = _platform_directory(_UEFI_PLATFORMS[arch], modules)
+    platform = platform_directory(_UEFI_PLATFORMS[arch], modules)
     return _mkimage(platform, [], prefix=f"/{GRUB_DIRECTORY}", scratch=scratch)
 
 
-def _platform_directory(platform: str, roots: Sequence[Path]) -> Path:
+def platform_directory(platform: str, roots: Sequence[Path] = MODULES) -> Path:
+    """Return where GRUB's modules for a platform are; RightsError says how to get them."""
     for root in roots:
         if (root / platform / "modinfo.sh").is_file():
             return root / platform

@@ -1,33 +1,29 @@
-"""Reading back what a disk was made of: install.yaml on its system-boot partition."""
+"""Reading files of a disk's partitions, the record of how it was made among them."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from coreimage.errors import CommandError, DataError
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.inspect.table import read_layout
+from coreimage.flasher.record import INSTALL_YAML, TOOL, Record
 from coreimage.lib import run
 
 
-def read_install(disk: Path) -> Mapping[str, Any] | None:
-    """Return the fields of install.yaml of a disk that we made, or None for any other file."""
+def read_install(disk: Path) -> Record | None:
+    """Return the record of a disk that we made, or None for any other file."""
     try:
         return install_of(disk, read_layout(disk))
     except DataError:
         return None
 
 
-def install_of(disk: Path, layout: Layout) -> Mapping[str, Any] | None:
+def install_of(disk: Path, layout: Layout) -> Record | None:
     """Return the same of a disk whose partitions are known."""
     try:
-        text = read_boot_file(disk, layout, "install.yaml").decode()
-        lines = (line.partition(": ") for line in text.splitlines())
-        fields = {key: json.loads(value) for key, _, value in lines}
-    except (UnicodeDecodeError, ValueError):
+        record = Record.from_yaml(read_boot_file(disk, layout, INSTALL_YAML), source=str(disk))
+    except DataError:
         return None
-    return fields if fields.get("tool") == "coreimage" else None
+    return record if record.tool.name == TOOL else None
 
 
 def read_boot_file(disk: Path, layout: Layout, path: str) -> bytes:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coreimage.errors import DataError
 from coreimage.flasher.disk.grub import GRUB_DIRECTORY
@@ -13,6 +12,7 @@ from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.inspect.install import install_of, read_boot_file, read_file
 from coreimage.flasher.inspect.table import read_layout
 from coreimage.flasher.provision import DEFAULT_USER, HOME, PublicKey, parse_keys
+from coreimage.flasher.record import Record
 from coreimage.lib import run
 
 _STATE = re.compile(r"^(snappy_(?:ab|mode|trial_boot))=(\S*)$", re.MULTILINE)
@@ -32,7 +32,7 @@ class DiskFacts:
     """A disk as it is; `boot` are the variables of the boot loader, `oem` the package's files."""
 
     layout: Layout
-    install: Mapping[str, Any]
+    install: Record | None
     slots: Mapping[str, SlotFacts]
     boot: Mapping[str, str]
     ssh: bool
@@ -46,7 +46,7 @@ def look(disk: Path) -> DiskFacts:
     home = _listing(disk, layout, HOME)
     return DiskFacts(
         layout=layout,
-        install=install_of(disk, layout) or {},
+        install=install_of(disk, layout),
         slots={slot: _slot(disk, layout, slot) for slot in "ab"},
         boot=_boot_state(disk, layout),
         ssh="enabled" in _listing(disk, layout, f"{HOME}/ssh"),
