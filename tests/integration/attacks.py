@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import fetch_only, flash
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import FlashJob, planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.lib.transport import Limits

@@ -19,7 +19,7 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableError
-from coreimage.flasher.gather import gathered
+from coreimage.flasher.remote.gather import gathered
 from coreimage.lib.fetch import check_digest
 from coreimage.lib.progress import Silent
 from coreimage.systemimage.operations import channels

@@ -12,13 +12,13 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import fetch_only, flash
-from coreimage.flasher.gather import gathered
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import FlashPlan, planned
 from coreimage.flasher.provision import NO_ACCESS, Access, parse_keys
+from coreimage.flasher.remote.connect import Place
+from coreimage.flasher.remote.gather import gathered
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of
 from coreimage.lib.progress import Silent, Task

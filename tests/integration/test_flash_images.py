@@ -7,11 +7,11 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import DataError, NotFoundError, TrustError
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import flash
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.lib.progress import Silent
 from coreimage.systemimage.operations import channels
 from coreimage.systemimage.tree import editing

@@ -13,12 +13,12 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import DataError, NotFoundError, TrustError, UsageError
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import flash
 from coreimage.flasher.local import LocalWish
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import FlashPlan, planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.flasher.summary import plan_lines, summary_lines
 from coreimage.lib import run
 from coreimage.lib.progress import Silent

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import CoreImageError, UsageError
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import flash
 from coreimage.flasher.local import LocalWish
 from coreimage.flasher.media.card import write_card
@@ -18,6 +17,7 @@ from coreimage.flasher.media.ranges import Range, required_ranges
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions, Medium
 from coreimage.flasher.plan import FlashPlan, planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
 from tests.integration.channel_tree import NOW

@@ -185,3 +185,47 @@ def test_a_package_is_signed_by_the_key_of_the_moment_it_appears(
         for path in ready.channel_tree.glob("store/default/*.asc"):
             data = path.with_suffix("")
             assert trust.is_good(chain, data, path, level=SIGNING), data.name
+
+
+def test_all_keyrings_are_read_from_one_state(
+    ready: Workspace, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, read = layout.existing, []
+
+    def existing(path: Path) -> Path:
+        read.append(path.name)
+        if len(read) == 2:
+            rotate(ready, KeyringType.IMAGE_MASTER, now)
+        return original(path)
+
+    monkeypatch.setattr(layout, "existing", existing)
+    with layout.open_chain(ready, now=now) as chain:
+        assert len(chain.keyring(KeyringType.IMAGE_MASTER).fingerprints) == 1
+    with layout.open_chain(ready, now=now) as chain:
+        assert len(chain.keyring(KeyringType.IMAGE_MASTER).fingerprints) == 2
+
+
+def test_a_file_that_comes_back_is_signed_by_the_key_it_now_needs(
+    ready: Workspace, now: datetime
+) -> None:
+    import_newest(ready, now)
+    channels.set_device_keyring(ready, CHANNEL, DEVICE, now=now)
+    channels.set_alias(
+        ready, "stable", CHANNEL, now=now
+    )  # its version file is signed by the device
+    channels.remove_channel(ready, "stable", now=now)
+    channels.set_device_keyring(ready, CHANNEL, DEVICE, now=now, remove=True)
+    channels.set_alias(ready, "stable", CHANNEL, now=now)
+    assert problems(ready, now) == []
+
+
+def test_the_pool_stays_signed_by_image_signing(ready: Workspace, now: datetime) -> None:
+    """Also when the only device that has a file has a key of its own."""
+    import_newest(ready, now)
+    channels.set_device_keyring(ready, CHANNEL, DEVICE, now=now)
+    rotate(ready, SIGNING, now)
+    resign.resign_all(ready, now=now, progress=Silent())
+    present = Signer(ready.gpg_home).fingerprint(SIGNING)
+    assert set(usage.signed_with(ready.channel_tree / "pool")) == {present}
+    assert resign.resign_all(ready, now=now, progress=Silent()) == []
+    assert problems(ready, now) == []

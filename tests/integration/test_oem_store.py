@@ -10,11 +10,11 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
-from coreimage.flasher.connect import Place
 from coreimage.flasher.oem.archive import write_archive
 from coreimage.flasher.oem.package import OemPackage, load_oem
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
 from coreimage.systemimage import store, upkeep

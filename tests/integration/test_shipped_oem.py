@@ -14,11 +14,11 @@ from dissect.volume import disk as dissect_disk
 
 from coreimage.boottest.disk import DiskFacts, look_at
 from coreimage.config import Workspace
-from coreimage.flasher.connect import Place
 from coreimage.flasher.flash import flash
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import FlashPlan, planned
+from coreimage.flasher.remote.connect import Place
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
 from coreimage.systemimage.operations import channels

@@ -7,8 +7,8 @@ from coreimage.errors import NotFoundError
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
-    from coreimage.flasher.connect import Place
-    from coreimage.flasher.server import Server
+    from coreimage.flasher.remote.connect import Place
+    from coreimage.flasher.remote.server import Server
     from coreimage.lib.progress import Progress
 
 
@@ -27,7 +27,7 @@ def place_of(
     `scratch` is where work is done outside of a workspace. Without `trusted` nothing is to be
     verified, and no server is needed. Raises NotFoundError for what is needed and not there.
     """
-    from coreimage.flasher.connect import Place
+    from coreimage.flasher.remote.connect import Place
     from coreimage.lib.memory import default_directory
 
     home = _workspace(workspace, needed=trusted and (not servers or archive_master is None))
@@ -86,6 +86,6 @@ def warn_unfresh(server: "Server", report: "Progress") -> None:
 
 def forget_downloads(place: "Place", report: "Progress") -> None:
     """Remove earlier downloads and say how much that was."""
-    from coreimage.flasher.download import clean_cache
+    from coreimage.flasher.remote.web import clean_cache
 
     report.note(f"Removed downloads of {clean_cache(place.cache) / 1e6:.2f} MB")

@@ -39,7 +39,7 @@ def query(
     Example: coreimage flash query --list-images --channel debian-core/13/edge
     """
     from coreimage.flasher import query as questions
-    from coreimage.flasher.connect import connected
+    from coreimage.flasher.remote.connect import connected
 
     if [list_channels, list_images, show_image].count(True) != 1:
         raise UsageError("ask for one of --list-channels, --list-images and --show-image")

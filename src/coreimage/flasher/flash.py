@@ -9,10 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.flasher import download
 from coreimage.flasher.disk.assemble import assemble
 from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
-from coreimage.flasher.gather import Gathering, gathered
 from coreimage.flasher.local import Kind, opened
 from coreimage.flasher.media.bmap import bmap_text
 from coreimage.flasher.media.card import write_card
@@ -21,6 +19,8 @@ from coreimage.flasher.media.ranges import required_ranges
 from coreimage.flasher.own.machine import check_support
 from coreimage.flasher.plan import FlashJob, FlashPlan
 from coreimage.flasher.record import record_of
+from coreimage.flasher.remote.gather import Gathering, gathered
+from coreimage.flasher.remote.source import Payload
 from coreimage.flasher.resolve import check_purpose
 from coreimage.flasher.tree.room import made_in_room
 from coreimage.flasher.tree.slot import (
@@ -42,9 +42,9 @@ class _Files:
     """
 
     gathering: Gathering | None
-    local: Sequence[download.Payload]
+    local: Sequence[Payload]
 
-    def __iter__(self) -> Iterator[download.Payload]:
+    def __iter__(self) -> Iterator[Payload]:
         if self.gathering is None:
             yield from self.local
             return
@@ -54,7 +54,7 @@ class _Files:
         yield from self.local
         yield self.gathering.wait(last)
 
-    def version(self) -> download.Payload:
+    def version(self) -> Payload:
         """Return the file that says what the image is for."""
         assert self.gathering is not None  # noqa: S101  images of a channel come from a server
         return self.gathering.wait(len(self.gathering.entries) - 1)
@@ -82,7 +82,7 @@ def fetch_only(job: FlashJob, *, progress: Progress) -> int:
         return sum(payload.entry.size for payload in found)
 
 
-def _version(plan: FlashPlan, payload: download.Payload) -> VersionPart:
+def _version(plan: FlashPlan, payload: Payload) -> VersionPart:
     """Return what the image says of itself, once that is what was asked for; TrustError else."""
     version = read_version(payload)
     payload.file.seek(0)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError, TrustError, UsageError
-from coreimage.flasher.download import Payload
+from coreimage.flasher.remote.source import Payload
 from coreimage.lib import compress, files, tar
 from coreimage.lib.fetch import check_digest, open_regular
 from coreimage.model.index import Image, ImageFile, ImageType

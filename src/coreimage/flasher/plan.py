@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 
 from coreimage.errors import DataError, UsageError
-from coreimage.flasher.connect import Place, connected
 from coreimage.flasher.disk.assemble import check_output
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.disk.plan import plan_layout
@@ -23,8 +22,9 @@ from coreimage.flasher.options import A_FILE, DEFAULT_SIZE, GIGABYTE, Again, Fla
 from coreimage.flasher.own.app import read_app
 from coreimage.flasher.own.machine import NOTHING_OWN, Own
 from coreimage.flasher.provision import Access
+from coreimage.flasher.remote.connect import Place, connected
+from coreimage.flasher.remote.server import Server
 from coreimage.flasher.resolve import channel_name
-from coreimage.flasher.server import Server
 from coreimage.lib import files
 from coreimage.lib.progress import Progress
 from coreimage.model.index import Image

@@ -6,7 +6,7 @@ from pathlib import Path
 import coreimage
 from coreimage.errors import DataError, NotFoundError, TrustError
 from coreimage.flasher.oem.package import OemPackage, load_oem, read_oem
-from coreimage.flasher.server import Server
+from coreimage.flasher.remote.server import Server
 from coreimage.lib import fresh
 from coreimage.lib.progress import Progress
 from coreimage.model.index import ImageFile

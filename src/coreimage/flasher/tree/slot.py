@@ -7,8 +7,8 @@ from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError
 from coreimage.flasher.disk.loader import slot_directory
-from coreimage.flasher.download import Payload
 from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.remote.source import Payload
 from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.flasher.tree.unpack import Route, unpack
 from coreimage.lib import compress, tar

@@ -18,9 +18,6 @@ from coreimage.systemimage.signing.service import SigningService
 from coreimage.systemimage.tree import pool
 from coreimage.systemimage.tree.pool import PoolFile, Recipe, SideCar
 
-POOL_LEVEL = KeyringType.IMAGE_SIGNING
-"""Who signs the pool: its files are shared by devices that have a key of their own and others."""
-
 
 def version_recipe(settings: Settings) -> Recipe:
     """Return what decides the bytes of a version file, apart from the numbers in it."""
@@ -135,7 +132,7 @@ class Maker:
     def stage(self, made: Path, path: str, sidecar: SideCar) -> PoolFile:
         """Sign a finished file of the pool, ready to be published; see `pool.stage`."""
         signer = SigningService(self.workspace)
-        return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=POOL_LEVEL)
+        return pool.stage(made, path=path, sidecar=sidecar, signer=signer, level=pool.LEVEL)
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int, int]:

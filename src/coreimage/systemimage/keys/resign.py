@@ -140,7 +140,7 @@ def _kept(workspace: Workspace, named: Mapping[str, KeyringType]) -> dict[str, K
             trust.verify(data, signature, keyring=ring, blacklist=None, what=path, level=level)
         except TrustError:
             continue
-        levels[path] = level
+        levels[path] = pool.LEVEL if path.startswith(pool.FOLDER) else level
     return levels
 
 
@@ -153,10 +153,11 @@ def _named(workspace: Workspace) -> Iterator[tuple[str, KeyringType]]:
                 yield entry.keyring["path"], KeyringType.IMAGE_SIGNING
             index = layout.local_path(workspace, entry.index)
             for path in {file.path for file in contents.named_files(index)}:
-                yield path, level
+                own = pool.LEVEL if path.startswith(pool.FOLDER) else level
+                yield path, own
                 sidecar = pool.sidecar_path(path)
                 if layout.local_path(workspace, sidecar).is_file():
-                    yield sidecar, level
+                    yield sidecar, own
 
 
 def _require_published(

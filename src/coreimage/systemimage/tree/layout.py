@@ -97,10 +97,12 @@ def payload_level(device: Device | None) -> KeyringType:
 def open_chain(workspace: Workspace, *, now: datetime) -> Iterator[trust.Chain]:
     """Yield the keyrings that the tree publishes now, verified as a client would."""
     workspace.cache.mkdir(parents=True, exist_ok=True)
+    # Others may publish while we read: all keyrings must be of one state.
+    state = (workspace.channel_tree / "state").resolve()
     with files.scratch_directory(workspace.cache) as scratch:
         yield trust.open_chain(
             archive_master=workspace.archive_master,
-            fetch=lambda path: existing(workspace.channel_tree / f"state{path}"),
+            fetch=lambda path: existing(state / path[1:]),
             scratch=scratch,
             now=now,
         )

@@ -22,6 +22,9 @@ from coreimage.systemimage.tree import layout
 from coreimage.systemimage.tree.transaction import Edit
 
 SUFFIX = ".tar.xz"
+FOLDER = "/pool/"
+LEVEL = KeyringType.IMAGE_SIGNING
+"""Who signs the pool: its files are shared by devices that have a key of their own and others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

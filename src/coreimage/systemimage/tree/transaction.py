@@ -128,9 +128,15 @@ class Edit:
     def put_signed(self, path: str, content: bytes, *, level: KeyringType) -> None:
         """Publish a small file, signed here by the key of a level.
 
-        A file that is there already with these bytes is left alone.
+        A file that is there already with these bytes is left alone, but for its signature if that
+        is by another key: nothing may have named the file when keys or levels changed.
         """
-        if path in self._staged or self._is_published(path, content):
+        if path in self._staged:
+            return
+        if self._is_published(path, content):
+            final = layout.local_path(self.workspace, path)
+            if layout.signer_of(final) != self.signer.fingerprint(level):
+                self.resign(path, level=level)
             return
         name = hashlib.sha256(path.encode()).hexdigest()[:_DIGEST_LENGTH]
         staged = self.scratch / f"file-{name}"

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from coreimage.errors import NotFoundError, TrustError
-from coreimage.flasher.download import Source, from_mirrors
+from coreimage.flasher.remote.mirrors import from_mirrors
+from coreimage.flasher.remote.source import Source
 from coreimage.lib import fresh, memory
 from coreimage.lib.files import sha256_of
 from coreimage.lib.fresh import require

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from coreimage.errors import NotFoundError, TrustError
-from coreimage.flasher.download import Payload, Source, from_mirrors
+from coreimage.flasher.remote.mirrors import from_mirrors
+from coreimage.flasher.remote.source import Payload, Source
 from coreimage.lib.progress import Progress
 from coreimage.lib.trust import Chain
 from coreimage.model.index import Image, ImageFile

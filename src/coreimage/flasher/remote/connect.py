@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from coreimage.flasher import download
-from coreimage.flasher.server import Memory, Server, open_server
+from coreimage.flasher.remote.mirrors import open_source
+from coreimage.flasher.remote.server import Memory, Server, open_server
 from coreimage.lib import files
 from coreimage.lib.memory import default_directory
 from coreimage.lib.transport import PATIENT, Limits, tls_context
@@ -40,7 +40,7 @@ def connected(place: Place, *, now: datetime) -> Iterator[tuple[Server, Path]]:
     with files.scratch_directory(place.scratch) as scratch:
         metadata = scratch / "metadata"
         metadata.mkdir()
-        source = download.open_source(
+        source = open_source(
             place.servers,
             scratch=metadata,
             cache=place.cache,
