@@ -35,8 +35,8 @@ UBUNTU = """\
 mirror = "{mirror}"
 keyring = "{keyring}"
 """
-# What stands for Ubuntu's kernel.
-KERNEL = "linux-image-cloud-amd64"
+# What stands for Ubuntu's kernel; and what its systemd had in itself before release 23.04.
+KERNEL = ("linux-image-cloud-amd64", "systemd-resolved")
 
 
 @contextmanager
@@ -53,9 +53,9 @@ def ubuntu_archive(ground: Path, release: str) -> Iterator[str]:
     place.chmod(0o755)
     with foreign_gpg() as gpg, served(place / "archive") as mirror:
         archive = LocalArchive(root=place / "archive", gpg=gpg)
-        for package in download(place / "download", [*others, KERNEL]):
+        for package in download(place / "download", [*others, *KERNEL]):
             archive.take(package)
-        archive.make(place / "made", kernel, "1", Depends=KERNEL)
+        archive.make(place / "made", kernel, "1", Depends=", ".join(KERNEL))
         for suite in selection.release.suites:
             archive.publish(suite, arches=[host_arch()])
         yield UBUNTU.format(mirror=mirror, keyring=archive.keyring)
