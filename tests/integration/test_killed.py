@@ -69,8 +69,19 @@ def _state(path: Path) -> State | None:
     except FileNotFoundError:
         return None
     if stat.S_ISLNK(found.st_mode):
-        return found.st_mode, _HEX.sub("#", str(path.readlink()))
+        return found.st_mode, str(path.readlink())
     return found.st_mode, found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def _shape(changed: dict[str, State], gone: list[str]) -> Shape:
+    """Return changes without what differs between two runs that went as far."""
+
+    def plain(state: State) -> State:
+        mode, rest = state
+        return mode, _HEX.sub("#", rest) if isinstance(rest, str) else rest
+
+    found = sorted((_HEX.sub("#", name), plain(state)) for name, state in changed.items())
+    return tuple(found), tuple(sorted(gone))
 
 
 def _walk(root: Path, below: str = "") -> Iterator[tuple[str, State]]:
@@ -125,15 +136,12 @@ class Scene:
         )
         return client.look()
 
-    def shape(self) -> Shape:
-        """Return what is in the workspace, as far as it can matter to who goes on from it."""
-        found = [
-            (_HEX.sub("#", name), state)
-            for name, state in _walk(self.root)
-            if self._changed(name, state)
+    def changes(self) -> tuple[dict[str, State], list[str]]:
+        """Return what is in the workspace that was not, and the names that are not there now."""
+        found = {name: state for name, state in _walk(self.root) if self._changed(name, state)}
+        return found, [
+            name for name, state in self._states.items() if not self._exists(name, state)
         ]
-        gone = [name for name, state in self._states.items() if not self._exists(name, state)]
-        return tuple(sorted(found)), tuple(sorted(gone))
 
     def _changed(self, name: str, state: State) -> bool:
         if self._states.get(name) != state:
@@ -145,11 +153,11 @@ class Scene:
     def _exists(self, name: str, state: State) -> bool:
         return name.startswith(_UNSEEN_PLACES) or state == _state(self.root / name)
 
-    def is_untouched(self, shape: Shape) -> bool:
-        """Tell from a shape whether all that a client could read is as it was."""
-        changed, gone = shape
-        names = [name for name, _ in changed if name in self._states]
-        return not any(name.startswith("www/system-image/") for name in (*names, *gone))
+    def is_untouched(self, changes: tuple[dict[str, State], list[str]]) -> bool:
+        """Tell whether all that a client could read is as it was."""
+        changed, gone = changes
+        replaced = [name for name in changed if name in self._states]
+        return not any(name.startswith("www/system-image/") for name in (*replaced, *gone))
 
     def leftovers(self) -> list[Path]:
         return [*self.root.glob("www/system-image/**/.scratch-*")]
@@ -214,7 +222,9 @@ def endure(scene: Scene, name: str, *, count: int | None) -> None:
 def _chosen(done: list[Step], count: int | None) -> list[Step]:
     """Return all steps, or so many of those that give something in the tree its final name."""
     if count is None:
-        return done
+        # What only waits for the disk leaves what the call after it finds, too.
+        waited = (False, *(step.call in ("fsync", "fdatasync") for step in done))
+        return [step for step, after in zip(done, waited, strict=False) if not after]
     names = [
         step
         for step in done
@@ -231,11 +241,12 @@ def _endure_one(
     words = OPERATIONS[name]
     scene.reset()
     killed = killed_at(scene.command(words), step)
-    shape = scene.shape()
+    changes = scene.changes()
+    shape = _shape(*changes)
     if shape in tried:
         return
     tried.add(shape)
-    seen = states[0] if scene.is_untouched(shape) else scene.look()
+    seen = states[0] if scene.is_untouched(changes) else scene.look()
     assert seen in states if killed else seen == states[1], f"{name} killed at {step}"
     again = scene.run(words)
     allowed = (0, _DONE_ALREADY.get(name, 0)) if seen == states[1] else (0,)
