@@ -37,7 +37,7 @@ test: test-setup ## Run every check: lint, types, tests, and the journey with bo
 
 test-long: test-setup ## Run also the series that take long
 	@tools/setup tools/apt-packages-long
-	@$(BIN)/python -m pytest -m long tests
+	@$(BIN)/python -m pytest $(SPREAD) -m long tests
 
 check: lint ## Run what needs neither the network nor a guest
 	@$(BIN)/python -m pytest $(SPREAD) -m 'not system and not long' tests

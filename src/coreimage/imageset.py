@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from coreimage import pipeline
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, IncompleteError
 from coreimage.farm import executor, folder, queue
@@ -22,6 +21,7 @@ from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildStatus
 from coreimage.model.publication import IMAGE_TYPE, Publication
+from coreimage.pipeline import builds, importing, publishing, road
 from coreimage.rootfs.definition import (
     Selection,
     architectures,
@@ -133,16 +133,14 @@ def make_set(
             )
         elif _is_wanted(workspace, selections, when, progress):
             extra = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
-            wanted = pipeline.request_builds(workspace, selections, extra=extra, clock=clock)
+            wanted = builds.request_builds(workspace, selections, extra=extra, clock=clock)
         if wanted:
             outcome = _build(workspace, wanted, progress, echo, complain, command, clock)
-        published = pipeline.publish_finished(workspace, progress=progress, of=key)
+        published = publishing.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
         if order.channel is not None and (outcome.built or not outcome.failures):
-            channel = pipeline.channel_name(
-                definition.name, selections[0].release_name, order.channel
-            )
-            imports = pipeline.import_published(workspace, channel, progress=progress)
+            channel = road.channel_name(definition.name, selections[0].release_name, order.channel)
+            imports = importing.import_published(workspace, channel, progress=progress)
         return Outcome(
             version=outcome.version,
             built=outcome.built,
@@ -154,7 +152,7 @@ def make_set(
 
 def changed_arches(workspace: Workspace, selections: Sequence[Selection]) -> dict[str, str]:
     """Return the arches that have no build of their inputs as they are now, with fingerprints."""
-    looked = {each.arch: pipeline.look_for_build(workspace, each) for each in selections}
+    looked = {each.arch: builds.look_for_build(workspace, each) for each in selections}
     return {arch: fingerprint for arch, (fingerprint, build) in looked.items() if build is None}
 
 
@@ -234,15 +232,15 @@ def _interrupted(
         if build.request.series == series and _OWNED in build.extra:
             sets.setdefault(build.request.version, []).append(build)
     found: list[Build] = []
-    for builds in sets.values():
-        waiting = [each for each in builds if not each.status.finished]
+    for one_set in sets.values():
+        waiting = [each for each in one_set if not each.status.finished]
         if not waiting:
             continue
-        same = {each.request.arch for each in builds} == {each.arch for each in selections}
-        same &= builds[0].extra.get("extra_archives") == list(order.extra_archives)
-        same &= builds[0].created_at.date() == clock().date()
+        same = {each.request.arch for each in one_set} == {each.arch for each in selections}
+        same &= one_set[0].extra.get("extra_archives") == list(order.extra_archives)
+        same &= one_set[0].created_at.date() == clock().date()
         if same and when is not When.NEVER:
-            found = builds
+            found = one_set
             continue
         for each in waiting:
             with suppress(CoreImageError):  # a runner has just taken it, or it is over

@@ -13,7 +13,9 @@ from coreimage.errors import NotFoundError
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageFile, ImageType, Index
-from coreimage.systemimage.keys import keyrings
+from coreimage.model.keyring import KeyringType
+from coreimage.systemimage.keys import keychange, keyrings, rotation
+from coreimage.systemimage.keys.resign import resign_all
 from coreimage.systemimage.operations import channels
 from coreimage.systemimage.tree import editing, layout
 from coreimage.systemimage.tree.images import add_images, empty_index
@@ -101,6 +103,18 @@ def publish(
         image = Image(type=ImageType.FULL, version=version, files=entries, description="test")
         edit.put_index(channel, device, add_images(_index(workspace, channel, device), [image]))
     return image
+
+
+def replace_signing_key(workspace: Workspace, *, now: datetime = NOW) -> None:
+    """Rotate image-signing, sign everything anew and retire the old key."""
+    level = KeyringType.IMAGE_SIGNING
+    steps = (
+        lambda: rotation.rotate(workspace, level, now=now),
+        lambda: rotation.retire(workspace, level, "", force=False, now=now),
+    )
+    for step in steps:
+        keychange.carry_out(workspace, step, directory=None, now=now)
+        resign_all(workspace, now=now, progress=Silent())
 
 
 def _index(workspace: Workspace, channel: str, device: str) -> Index:

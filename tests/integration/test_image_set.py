@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage import imageset, pipeline
+from coreimage import imageset
 from coreimage.config import Workspace, load_workspace
 from coreimage.errors import (
     BusyError,
@@ -27,6 +27,7 @@ from coreimage.lib.files import lock, sha256_of
 from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildStatus
 from coreimage.model.publication import Publication, parse_checksums
+from coreimage.pipeline.publishing import publish_finished
 
 DEFINITION = """\
 name = "ubuntu-core"
@@ -272,9 +273,9 @@ def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
     argv = Builder()(first.request, place.partial, [])
     executor.run_build(space, first.id, argv=argv, progress=Silent())
 
-    assert pipeline.publish_finished(space, progress=Silent()) == []
+    assert publish_finished(space, progress=Silent()) == []
     queue.abort(space, second.id)
-    assert [each.version for each in pipeline.publish_finished(space, progress=Silent())] == [TODAY]
+    assert [each.version for each in publish_finished(space, progress=Silent())] == [TODAY]
     assert published(space) == tarballs(amd64="one")
 
 
@@ -364,7 +365,7 @@ def test_a_runner_takes_up_what_a_killed_trigger_left(space: Workspace) -> None:
         until_idle=True,
     )
     assert [(each.id, each.succeeded) for each in runner] == [(2, True)]
-    assert [each.version for each in pipeline.publish_finished(space, progress=Silent())] == [TODAY]
+    assert [each.version for each in publish_finished(space, progress=Silent())] == [TODAY]
     assert published(space) == tarballs(amd64="one", arm64="one")
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -257,6 +258,33 @@ def test_what_was_damaged_is_found_by_a_check_and_brought_again(
     path.write_bytes(content)
     assert update(origin, target).fetched == 0
     assert update(origin, target, check=True).fetched == 1
+    show(target, origin)
+
+
+def test_new_signatures_come_last(
+    origin: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror that has missed the time in which both keys were good shows no mixture."""
+    target = tmp_path / "mirror"
+    update(origin, target)
+    server.replace_signing_key(origin)
+    server.publish(origin, 2, rootfs={"system/etc/hostname": b"two"})
+    old = {path: path.read_bytes() for path in target.rglob("*.asc")}
+    place = mirror._bring_signatures
+    brought = []
+
+    def placing(*args: Any) -> dict[Path, Path]:
+        brought.append(place(*args))
+        # All that takes long is done.
+        assert {path: path.read_bytes() for path in old} == old
+        return brought[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "_bring_signatures", placing)
+        result = update(origin, target)
+    assert len(brought[0]) == 4
+    assert result.fetched == 2  # of the new image: what is there is not brought again
+    update(origin, target, now=server.NOW + GRACE)  # what the old key has signed goes
     show(target, origin)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from coreimage import pipeline
 from coreimage.config import Settings, Workspace
 from coreimage.errors import BusyError, CoreImageError, DataError
 from coreimage.farm import folder, queue
@@ -18,6 +17,7 @@ from coreimage.lib.progress import Silent
 from coreimage.model.build import Build, BuildResult
 from coreimage.model.keyring import KeyringType
 from coreimage.model.publication import Publication
+from coreimage.pipeline import builds, publishing, road
 from coreimage.publisher import marks
 from coreimage.rootfs.build import artifact_names
 
@@ -69,7 +69,7 @@ def end(workspace: Workspace, build: Build, result: BuildResult = BuildResult.SU
 
 
 def publish(workspace: Workspace) -> list[str]:
-    return [each.version for each in pipeline.publish_finished(workspace, progress=Silent())]
+    return [each.version for each in publishing.publish_finished(workspace, progress=Silent())]
 
 
 def names(workspace: Workspace, version: str) -> list[str]:
@@ -123,13 +123,13 @@ def test_a_build_whose_set_is_published_is_not_tried_again(workspace: Workspace)
     end(workspace, second)
     (later,) = request(workspace)
     end(workspace, later, BuildResult.FAILURE)
-    assert pipeline.retry_build(workspace, first.id).label == "Needs building"
+    assert builds.retry_build(workspace, first.id).label == "Needs building"
     queue.abort(workspace, first.id)
     assert publish(workspace) == ["20261123"]
 
     with pytest.raises(CoreImageError, match="'1' would not be published: its image set 20261123"):
-        pipeline.retry_build(workspace, first.id)
-    assert pipeline.retry_build(workspace, later.id).label == "Needs building"
+        builds.retry_build(workspace, first.id)
+    assert builds.retry_build(workspace, later.id).label == "Needs building"
 
 
 def test_a_set_is_published_without_the_builds_that_failed(workspace: Workspace) -> None:
@@ -199,4 +199,4 @@ def test_one_goes_the_road_at_a_time(workspace: Workspace) -> None:
         lock(workspace.state / "locks/pipeline.lock", purpose="another"),
         pytest.raises(BusyError, match="'pipeline' is in use by process"),
     ):
-        pipeline.advance(workspace, progress=Silent())
+        road.advance(workspace, progress=Silent())

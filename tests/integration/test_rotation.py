@@ -15,7 +15,7 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import store
-from coreimage.systemimage.keys import keychange, keyrings, resign, rotation, sums
+from coreimage.systemimage.keys import keychange, keyrings, resign, rotation, sums, usage
 from coreimage.systemimage.operations import channels, offers
 from coreimage.systemimage.tree import layout
 from tests.integration.channel_tree import CHANNEL, DEVICE, NOW, make_workspace, publish
@@ -438,7 +438,7 @@ def test_what_nothing_names_any_more_does_not_keep_an_old_key(
     signed = resign.resign_all(workspace, now=NOW, progress=Silent())
     assert len([path for path in signed if path.startswith("/store/")]) == 5
     retire(workspace, SIGNING)
-    assert rotation.signed_with(workspace.channel_tree)[old] == 0
+    assert usage.signed_with(workspace.channel_tree)[old] == 0
     found = chain(workspace)
     for path in workspace.channel_tree.glob("store/default/**/*.asc"):
         found.verify(path.with_suffix(""), path, level=SIGNING, what=path.name)

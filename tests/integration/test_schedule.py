@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage import pipeline, schedule
+from coreimage import schedule
 from coreimage.config import Workspace, load_workspace
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.farm import queue
@@ -16,6 +16,7 @@ from coreimage.farm.schedule import Ran
 from coreimage.lib import run
 from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildResult
+from coreimage.pipeline import builds
 from coreimage.rootfs.definition import definition_places, select
 from tests.integration.test_image_set import DEFINITION, FAILS, WRITES
 from tests.support.foreign_keys import foreign_gpg
@@ -65,7 +66,7 @@ class House:
         """Stand in for the rootfs command: record the fingerprint of the inputs."""
         places = definition_places(self.space.root)
         selection = select(request.project, request.release, request.arch, places)
-        fingerprint, _build = pipeline.look_for_build(self.space, selection)
+        fingerprint, _build = builds.look_for_build(self.space, selection)
         return [sys.executable, "-c", self.script, str(output), fingerprint]
 
     def tick(self, name: str, now: datetime) -> Ran:

@@ -119,6 +119,28 @@ def _release(
     return "\n".join(lines) + "\n"
 
 
+def download(folder: Path, packages: Sequence[str]) -> list[Path]:
+    """Fetch packages and those of the smallest system from the host's archive; return them all."""
+    for part in ("lists/partial", "archives/partial"):
+        (folder / part).mkdir(parents=True)
+    options = {
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "Acquire::Languages": "none",
+        "Debug::NoLocking": "true",
+        "Dir::Cache": folder,
+        "Dir::State::Lists": folder / "lists",
+        "Dir::State::status": "/dev/null",
+    }
+    words = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
+    run.run(["apt-get", *words, "--quiet", "update"])
+    wanted = ["?essential", "?priority(required)", "apt", *packages]
+    run.run(["apt-get", *words, "--quiet", "--yes", "--download-only", "install", *wanted])
+    return sorted((folder / "archives").glob("*.deb"))
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
         pass

@@ -7,12 +7,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from coreimage.cli.space import host_arch
-from coreimage.rootfs.definition import definition_names, load, shipped_definitions
+from coreimage.rootfs.definition import definition_names, load, select, shipped_definitions
+from tests.support.foreign_keys import foreign_gpg
+from tests.support.local_archive import LocalArchive, download, served
 from tests.support.product import Product, sums
 from tests.system.test_interrupted import processes_in, scratch_in
 from tests.system.test_rebuild import somebody
@@ -27,6 +30,36 @@ BUILDS = [
     if host_arch() in load(name, PLACES)[0].architectures
 ]
 KILLS = 10
+UBUNTU = """\
+[archives.ubuntu]
+mirror = "{mirror}"
+keyring = "{keyring}"
+"""
+# What stands for Ubuntu's kernel.
+KERNEL = "linux-image-cloud-amd64"
+
+
+@contextmanager
+def ubuntu_archive(ground: Path, release: str) -> Iterator[str]:
+    """Yield the settings of an archive that has all which a release of Ubuntu Core takes.
+
+    The definition and its release are the shipped ones; the packages are those of the host's
+    archive under Ubuntu's suites, as this must work where Ubuntu's own archive is out of reach.
+    """
+    selection = select("ubuntu-core", release, host_arch(), PLACES)
+    (kernel,) = (each for each in selection.packages if each.startswith("linux-image-"))
+    others = [each for each in selection.packages if each != kernel]
+    place = Path(tempfile.mkdtemp(dir=ground))
+    place.chmod(0o755)
+    with foreign_gpg() as gpg, served(place / "archive") as mirror:
+        archive = LocalArchive(root=place / "archive", gpg=gpg)
+        for package in download(place / "download", [*others, KERNEL]):
+            archive.take(package)
+        archive.make(place / "made", kernel, "1", Depends=KERNEL)
+        for suite in selection.release.suites:
+            archive.publish(suite, arches=[host_arch()])
+        yield UBUNTU.format(mirror=mirror, keyring=archive.keyring)
+    shutil.rmtree(place)
 
 
 @pytest.fixture
@@ -46,8 +79,14 @@ def product(ground: Path) -> Iterator[Product]:
 def test_the_same_bytes_whoever_builds_and_whatever_is_cached(
     product: Product, ground: Path, name: str, release: str
 ) -> None:
+    with ubuntu_archive(ground, release) if name == "ubuntu-core" else nullcontext("") as settings:
+        (product.folder / "coreimage.toml").write_text(settings)
+        _build_in_all_ways(product, ground, name, release)
+
+
+def _build_in_all_ways(product: Product, ground: Path, name: str, release: str) -> None:
     words = ["rootfs", "build", name, "--release", release, "--output"]
-    cache = product.folder / "cache/coreimage"
+    cache = product.folder / "cache"
 
     def built(output: str, *options: str) -> dict[str, str]:
         product.run(*words, product.folder / output, *options)
@@ -63,6 +102,9 @@ def test_the_same_bytes_whoever_builds_and_whatever_is_cached(
     shutil.rmtree(cache)
     assert built("no-cache-any-more") == cold
     with somebody(ground) as other:
+        settings = other.folder / "coreimage.toml"
+        settings.write_bytes((product.folder / "coreimage.toml").read_bytes())
+        settings.chmod(0o644)
         other.run(*words, other.folder / "out")
         assert sums(other.folder / "out", "livecd.*") == cold
 

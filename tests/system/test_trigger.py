@@ -19,7 +19,7 @@ import pytest
 
 from coreimage.lib import run
 from tests.support.foreign_keys import foreign_gpg
-from tests.support.local_archive import LocalArchive, served
+from tests.support.local_archive import LocalArchive, download, served
 from tests.support.product import SOURCES, Product
 
 pytestmark = pytest.mark.system
@@ -59,28 +59,6 @@ packages = ["linux-image-generic"]
 """
 
 
-def download(folder: Path) -> list[Path]:
-    """Fetch the packages of the smallest system there is from the host's archive."""
-    for part in ("lists/partial", "archives/partial"):
-        (folder / part).mkdir(parents=True)
-    options = {
-        "APT::Architecture": "amd64",
-        "APT::Architectures": "amd64",
-        "APT::Install-Recommends": "false",
-        "APT::Sandbox::User": "",
-        "Acquire::Languages": "none",
-        "Debug::NoLocking": "true",
-        "Dir::Cache": folder,
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::status": "/dev/null",
-    }
-    words = [word for key, value in options.items() for word in ("--option", f"{key}={value}")]
-    run.run(["apt-get", *words, "--quiet", "update"])
-    wanted = ["?essential", "?priority(required)", "apt"]
-    run.run(["apt-get", *words, "--quiet", "--yes", "--download-only", "install", *wanted])
-    return sorted((folder / "archives").glob("*.deb"))
-
-
 @contextmanager
 def archives(ground: Path) -> Iterator[str]:
     """Yield a workspace's settings for an archive `vivid` and a PPA `snappy-dev/image`."""
@@ -88,7 +66,7 @@ def archives(ground: Path) -> Iterator[str]:
     keys.mkdir()
     with foreign_gpg() as main_gpg, foreign_gpg() as ppa_gpg, served(tree) as mirror:
         archive = LocalArchive(root=tree / "archive", gpg=main_gpg)
-        for package in download(ground / "download"):
+        for package in download(ground / "download", []):
             archive.take(package)
         archive.make(ground / "packages", "linux-image-generic", "3.19", files=KERNEL)
         archive.publish("vivid")

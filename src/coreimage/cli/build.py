@@ -52,14 +52,14 @@ def request(
 
     Example: coreimage build request debian-core --release 13 --arch amd64
     """
-    from coreimage import pipeline
     from coreimage.farm.folder import folder_of
+    from coreimage.pipeline import builds
     from coreimage.rootfs.definition import definition_places, select
 
     space = load_space(workspace)
     places = definition_places(space.root)
     selection = select(project, release, arch or host_arch(), places)
-    (build,) = pipeline.request_builds(space, [selection], priority=priority)
+    (build,) = builds.request_builds(space, [selection], priority=priority)
     if queued:
         console.print_json(_fields(build)) if as_json else print(build.id)
         return
@@ -265,9 +265,9 @@ def retry(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None
 
     Example: coreimage build retry 7
     """
-    from coreimage import pipeline
+    from coreimage.pipeline import builds
 
-    build = pipeline.retry_build(load_space(workspace), build_id)
+    build = builds.retry_build(load_space(workspace), build_id)
     print(f"build {build.id}: {build.label}")
 
 

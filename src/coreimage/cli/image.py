@@ -107,7 +107,7 @@ def import_(
     Example: coreimage image import debian-core/13/edge generic_amd64
     """
     from coreimage.errors import NotFoundError
-    from coreimage.pipeline import channel_settings
+    from coreimage.pipeline.importing import channel_settings
     from coreimage.systemimage.imports import importer
 
     place, now = load_space(workspace), datetime.now(UTC)

@@ -13,7 +13,7 @@ from coreimage.cli.watch import Watch
 if TYPE_CHECKING:
     from coreimage.config import Workspace
     from coreimage.lib.progress import Progress
-    from coreimage.pipeline import RoadResult
+    from coreimage.pipeline.road import RoadResult
 
 app = typer.Typer(help="The road from packages to channels and disks.", no_args_is_help=True)
 
@@ -42,13 +42,13 @@ def run_road(
 
     Example: coreimage pipeline run debian-core --release 13 --channel edge --output x86.img
     """
-    from coreimage import pipeline
     from coreimage.lib.arches import require_buildable
+    from coreimage.pipeline import road
 
     space, report = load_space(workspace), Watch()
     require_buildable(arch or host_arch(), host=host_arch())
     try:
-        result = pipeline.run_road(
+        result = road.run_road(
             space,
             project=project,
             release=release,
@@ -81,9 +81,9 @@ def advance(workspace: WorkspaceOption = None) -> None:
 
     Example: coreimage pipeline advance
     """
-    from coreimage import pipeline
+    from coreimage.pipeline import road
 
-    done = pipeline.advance(load_space(workspace), progress=progress())
+    done = road.advance(load_space(workspace), progress=progress())
     for channel, imports in done.items():
         for device, each in imports.items():
             state = "new" if each.changed else "unchanged"

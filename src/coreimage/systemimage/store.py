@@ -19,7 +19,7 @@ from coreimage.model.keyring import KeyringType
 from coreimage.model.store import StoreIndex, StorePackage, check_store_id, index_path
 from coreimage.systemimage.signing.policy import Purpose
 from coreimage.systemimage.signing.service import SigningService
-from coreimage.systemimage.tree import layout
+from coreimage.systemimage.tree import editing, layout, renewal
 
 ROOT = "/store/"
 LIFETIME = timedelta(days=30)
@@ -89,9 +89,8 @@ def publish(
             if files.sha256_of(staged) != digest:
                 raise CoreImageError(f"'{archive.file}' has changed while it was published")
             _sign(workspace, staged, Purpose.PAYLOAD, name=entry.path)
-            _move_in(staged, workspace.channel_tree / entry.path[1:])
             packages = [*(before.packages if before else ()), entry]
-            _switch(workspace, store, packages, withdrawn, scratch, now)
+            _switch(workspace, store, packages, withdrawn, scratch, now, new={entry.path: staged})
     return entry, True
 
 
@@ -157,13 +156,21 @@ def resign(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> lis
                 if not trust.is_good(chain, path, signature, level=level):
                     continue
                 name = f"/{path.relative_to(workspace.channel_tree)}"
-                found.append(name)
-                if not dry_run:
-                    in_state = path.suffix == ".json"
-                    purpose = Purpose.RECORD if in_state else Purpose.PAYLOAD
-                    said = index_path(store) if in_state else name
-                    _sign(workspace, path, purpose, name=said)
+                if dry_run or _renew(workspace, store, path, name):
+                    found.append(name)
     return found
+
+
+def _renew(workspace: Workspace, store: str, path: Path, name: str) -> bool:
+    in_state = path.suffix == ".json"
+    purpose = Purpose.RECORD if in_state else Purpose.PAYLOAD
+    said = index_path(store) if in_state else name
+    return renewal.renew(
+        workspace,
+        Path(f"{path}.asc"),
+        sign=lambda made: _sign(workspace, path, purpose, name=said, signature=made),
+        present=lambda: SigningService(workspace).fingerprint(KeyringType.IMAGE_SIGNING),
+    )
 
 
 def _home(workspace: Workspace, store: str) -> Path:
@@ -174,10 +181,17 @@ def _lock(workspace: Workspace, store: str) -> Path:
     return workspace.state / f"locks/store-{store}.lock"
 
 
-def _sign(workspace: Workspace, path: Path, purpose: Purpose, *, name: str) -> None:
+def _sign(
+    workspace: Workspace,
+    path: Path,
+    purpose: Purpose,
+    *,
+    name: str,
+    signature: Path | None = None,
+) -> None:
     SigningService(workspace).sign(
         path,
-        Path(f"{path}.asc"),
+        signature or Path(f"{path}.asc"),
         level=KeyringType.IMAGE_SIGNING,
         purpose=purpose,
         name=name,
@@ -191,8 +205,13 @@ def _switch(
     withdrawn: Mapping[str, str],
     scratch: Path,
     now: datetime,
+    *,
+    new: Mapping[str, Path] | None = None,
 ) -> None:
-    """Publish a new state of the index: its files first, the link that names it last."""
+    """Publish a new state of the index: its files first, the link that names it last.
+
+    `new` are signed archives, by the paths that they get in the tree.
+    """
     home = _home(workspace, store)
     states = home / "states"
     states.mkdir(exist_ok=True)
@@ -216,15 +235,32 @@ def _switch(
     files.write_atomically(state / "index.json", text)
     _sign(workspace, state / "index.json", Purpose.RECORD, name=index_path(store))
     state.chmod(0o755)
-    files.fsync_tree(state)
-    state.rename(states / str(serial))
-    files.fsync_directory(states)
-    for name in _NAMES:
-        if not (home / name).is_symlink():
-            files.link_atomically(home / name, f"state/{name}")
-    files.link_atomically(home / "state", f"states/{serial}")
+    _show(workspace, store, state, serial, new or {})
     for old in serials[: -(_STATES_KEPT - 1)]:
         shutil.rmtree(states / str(old), ignore_errors=True)
+
+
+def _show(
+    workspace: Workspace, store: str, state: Path, serial: int, new: Mapping[str, Path]
+) -> None:
+    """Make a signed state visible, by the present key: it cannot go while we hold the tree."""
+    home = _home(workspace, store)
+    signed = {state / "index.json": (Purpose.RECORD, index_path(store))}
+    signed |= {staged: (Purpose.PAYLOAD, path) for path, staged in new.items()}
+    with editing.locked(workspace, purpose=f"store {store}"):
+        present = SigningService(workspace).fingerprint(KeyringType.IMAGE_SIGNING)
+        for data, (purpose, name) in signed.items():
+            if layout.signer_of(data) != present:
+                _sign(workspace, data, purpose, name=name)
+        for path, staged in new.items():
+            _move_in(staged, workspace.channel_tree / path[1:])
+        files.fsync_tree(state)
+        state.rename(home / "states" / str(serial))
+        files.fsync_directory(home / "states")
+        for name in _NAMES:
+            if not (home / name).is_symlink():
+                files.link_atomically(home / name, f"state/{name}")
+        files.link_atomically(home / "state", f"states/{serial}")
 
 
 def _move_in(staged: Path, final: Path) -> None:

@@ -19,12 +19,12 @@ from starlette.responses import (
     StreamingResponse,
 )
 
-from coreimage import pipeline
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError
 from coreimage.farm import log, queue
 from coreimage.farm.folder import folder_of
 from coreimage.model.build import Build, BuildResult, BuildStatus
+from coreimage.pipeline import builds
 from coreimage.web import buildviews as views
 from coreimage.web.delivery import deliver
 from coreimage.web.operator import Operator
@@ -244,7 +244,7 @@ def _act(
     build = views.find_one(views.open_store(workspace), *place)
     try:
         if action == "retry":
-            pipeline.retry_build(workspace, build.id)
+            builds.retry_build(workspace, build.id)
         else:
             queue.ask_abort(workspace, build.id)
     except CoreImageError as error:

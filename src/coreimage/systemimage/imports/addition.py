@@ -8,6 +8,7 @@ from coreimage.config import Workspace
 from coreimage.feeds import ChannelSettings
 from coreimage.lib import trust
 from coreimage.model.index import Image, ImageType, Index
+from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.imports import deltas
 from coreimage.systemimage.imports.deltas import Delta
 from coreimage.systemimage.imports.generation import Maker, version_recipe
@@ -132,7 +133,8 @@ def _add(
             return None
         index = edit.index(job.channel, job.device)
         number = max(images.next_version(index), job.settings.versionbase)
-        new, version = _assemble(job, number, made)
+        entry = edit.channels.require(job.channel).devices.get(job.device)
+        new, version = _assemble(job, number, made, level=layout.payload_level(entry))
         offered = [
             replace(each, files=[pool.free_path(job.workspace, file) for file in each.files])
             for each in deltas.still_there(made_deltas, index)
@@ -154,7 +156,9 @@ def _add(
     return result(job, new, changed=True)
 
 
-def _assemble(job: Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, PoolFile]:
+def _assemble(
+    job: Job, number: int, made: Sequence[PoolFile], *, level: KeyringType
+) -> tuple[Image, PoolFile]:
     """Return the next image and its version file."""
     details = [*(part.sidecar.version_detail for part in made), f"version={number}"]
     identity = ImageIdentity(
@@ -163,6 +167,7 @@ def _assemble(job: Job, number: int, made: Sequence[PoolFile]) -> tuple[Image, P
     mtime = max((part.mtime for part in job.parts if part.mtime is not None), default=None)
     version = job.maker.make_version(
         identity,
+        level=level,
         origin=_origin(job),
         mtime=_midnight(job.now) if mtime is None else mtime,
     )

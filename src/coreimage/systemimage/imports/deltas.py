@@ -215,7 +215,7 @@ class _Making:
     def _is_intact(self, file: PoolFile) -> bool:
         try:
             pool.require_intact(self._workspace, file, self._chain)
-        except pool.VanishedError:
+        except (TrustError, pool.VanishedError):
             return False
         return True
 

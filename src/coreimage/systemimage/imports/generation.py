@@ -35,11 +35,10 @@ def version_recipe(settings: Settings) -> Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Makes files in `scratch`; `level` signs what belongs to one device."""
+    """Makes files in `scratch`."""
 
     workspace: Workspace
     scratch: Path
-    level: KeyringType
     progress: Progress
 
     def convert(self, source: Path, writer: Writer, *, name: str, sidecar: SideCar) -> PoolFile:
@@ -85,8 +84,13 @@ class Maker:
                 inspection.inspect(stream, archive=sidecar.recipe.source)
         return self._stage(made, name, sidecar)
 
-    def make_version(self, identity: version.ImageIdentity, *, origin: str, mtime: int) -> PoolFile:
-        """Make the file that tells a device which image it has; `mtime` in UNIX seconds."""
+    def make_version(
+        self, identity: version.ImageIdentity, *, level: KeyringType, origin: str, mtime: int
+    ) -> PoolFile:
+        """Make the file that tells a device which image it has; `mtime` in UNIX seconds.
+
+        `level` is whose key signs it: the device's own, if it has one.
+        """
         made = self._place(f"version-{identity.version}")
         settings = self.workspace.settings
         with self._packed(made) as packed:
@@ -102,7 +106,7 @@ class Maker:
             path=path,
             sidecar=sidecar,
             signer=SigningService(self.workspace),
-            level=self.level,
+            level=level,
         )
 
     def version_outline(self) -> Path:

@@ -78,8 +78,7 @@ def import_image(
             now=now,
         )
         parts = [resolve(each, context) for each in feeds]
-        level = layout.payload_level(entry)
-        maker = Maker(workspace=workspace, scratch=scratch, level=level, progress=progress)
+        maker = Maker(workspace=workspace, scratch=scratch, progress=progress)
         return _run(
             Job(
                 workspace=workspace,

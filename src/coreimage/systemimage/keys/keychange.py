@@ -18,7 +18,7 @@ from coreimage.lib import files, openpgp
 from coreimage.lib.gpg import Signer
 from coreimage.model.document import parse_object
 from coreimage.model.keyring import SIGNED_BY, KeyringType
-from coreimage.systemimage.keys import keyrings
+from coreimage.systemimage.keys import keyrings, usage
 from coreimage.systemimage.signing.service import SigningService
 
 _RECORD = "change.json"
@@ -32,7 +32,8 @@ class Change:
 
     `signers` names, for a level, the key that signs in this change when it is not the usual one;
     `retire` the key that leaves each level; `promote` the levels whose next key signs from now on;
-    `ban` is the public half of a key that is revoked.
+    `unused` are keys by which nothing published may be signed; `ban` is the public half of a key
+    that is revoked.
     """
 
     purpose: str
@@ -40,6 +41,7 @@ class Change:
     signers: Mapping[KeyringType, str] = field(default_factory=dict)
     promote: Sequence[KeyringType] = ()
     retire: Mapping[KeyringType, str] = field(default_factory=dict)
+    unused: Mapping[KeyringType, str] = field(default_factory=dict)
     ban: bytes = b""
 
 
@@ -72,9 +74,19 @@ def apply(
 
     Only what is revoked is remembered first: whatever happens then, it is never forgotten.
     """
-    _ban(workspace, change)
-    signer = SigningService(workspace, keys=change.signers, prepared=prepared)
-    keyrings.publish(workspace, change.tarballs, now=now, purpose=change.purpose, signer=signer)
+
+    def begin() -> None:
+        usage.require_unused(workspace, change.unused)
+        _ban(workspace, change)
+
+    keyrings.publish(
+        workspace,
+        change.tarballs,
+        now=now,
+        purpose=change.purpose,
+        signer=SigningService(workspace, keys=change.signers, prepared=prepared),
+        begin=begin,
+    )
     store = Signer(workspace.gpg_home)
     for level in change.promote:
         store.promote(level)
@@ -193,6 +205,7 @@ def _keep(workspace: Workspace, change: Change) -> None:
         "signers": dict(change.signers),
         "promote": list(change.promote),
         "retire": dict(change.retire),
+        "unused": dict(change.unused),
         "base": _published(workspace),
     }
     with files.scratch_directory(workspace.state) as scratch:
@@ -218,12 +231,17 @@ def _kept(workspace: Workspace) -> tuple[Change, dict[str, str]]:
         change = Change(
             purpose=record["purpose"],
             tarballs={level: (place / f"{level}.tar.xz").read_bytes() for level in levels},
-            signers={KeyringType(key): value for key, value in record["signers"].items()},
+            signers=_by_level(record["signers"]),
             promote=[KeyringType(each) for each in record["promote"]],
-            retire={KeyringType(key): value for key, value in record["retire"].items()},
+            retire=_by_level(record["retire"]),
+            unused=_by_level(record.get("unused", {})),
         )
         return change, record["base"]
     except (KeyError, ValueError, OSError) as error:
         raise DataError(
             f"'{place}' is damaged: {error}", hint="prepare the change again"
         ) from error
+
+
+def _by_level(record: Mapping[str, str]) -> dict[KeyringType, str]:
+    return {KeyringType(level): fingerprint for level, fingerprint in record.items()}

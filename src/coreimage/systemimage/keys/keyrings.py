@@ -3,7 +3,7 @@
 import filecmp
 import io
 import lzma
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,9 +88,15 @@ def publish(
     now: datetime,
     purpose: str,
     signer: SigningService | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> None:
-    """Publish keyrings, each signed by the level above, in one transaction; none is no change."""
+    """Publish keyrings, each signed by the level above, in one transaction; none is no change.
+
+    `begin` is called first in it: nobody else changes the tree then, and what it raises ends it.
+    """
     with editing.edit(workspace, now=now, purpose=purpose, signer=signer) as edit:
+        if begin is not None:
+            begin()
         for level, tarball in tarballs.items():
             edit.put_keyring(level, tarball, signed_by=SIGNED_BY.get(level, level))
             if level is KeyringType.ARCHIVE_MASTER and not workspace.archive_master.is_file():

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import TrustError
+from coreimage.errors import BusyError, TrustError
 from coreimage.lib import files, openpgp, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Progress
@@ -17,8 +17,9 @@ from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import store
 from coreimage.systemimage.keys import sums
 from coreimage.systemimage.signing.service import SigningService
-from coreimage.systemimage.tree import contents, editing, layout, pool
+from coreimage.systemimage.tree import contents, editing, layout, pool, renewal
 
+_ROUNDS = 20
 _PAYLOAD = (KeyringType.DEVICE_SIGNING, KeyringType.IMAGE_SIGNING)
 
 
@@ -33,30 +34,72 @@ def resign_all(
 
     Files that the present key has signed already are left alone, so that an interrupted run goes
     on where it stopped; channels.json is signed last, in a new state. Others may change the tree
-    meanwhile: they sign with the present keys, too. Raises TrustError when a present key is not in
-    the published keyring yet, because clients would refuse what it signs.
+    meanwhile: they sign with the present keys, too, and what they have signed is left alone.
+    Raises TrustError when a present key is not in the published keyring yet, because clients would
+    refuse what it signs, BusyError when others do not stop changing the tree.
     """
-    levels = _levels(workspace)
-    levels = {**_kept(workspace, levels), **levels}
     signer = SigningService(workspace)
-    present = {level: signer.fingerprint(level) for level in set(levels.values())}
-    _require_published(workspace, present, now=now)
-    due = [
-        path
-        for path, level in levels.items()
-        if layout.signer_of(layout.local_path(workspace, path)) != present[level]
-    ]
     if dry_run:
+        due = _due(workspace, signer, now=now)
         return [*due, *_elsewhere(workspace, now=now, dry_run=True)]
-    with progress.task("signing", len(due), unit="files") as task:
-        for path in due:
-            data = layout.local_path(workspace, path)
-            signature = Path(f"{data}.asc")
-            signer.sign_published(data, signature, level=levels[path], path=path)
-            task.advance(1)
+    signed = _sign_until_done(workspace, signer, now=now, progress=progress)
     with editing.edit(workspace, now=now, purpose="image resign") as edit:
         edit.refresh()
-    return [*due, *_elsewhere(workspace, now=now)]
+    return [*signed, *_elsewhere(workspace, now=now)]
+
+
+def _due(workspace: Workspace, signer: SigningService, *, now: datetime) -> dict[str, KeyringType]:
+    """Return the files that the present key has not signed, with the level that signs them."""
+    named = _levels(workspace)
+    levels = {**_kept(workspace, named), **named}
+    present = {level: signer.fingerprint(level) for level in set(levels.values())}
+    _require_published(workspace, present, now=now)
+    return {
+        path: level
+        for path, level in levels.items()
+        if layout.signer_of(layout.local_path(workspace, path)) != present[level]
+    }
+
+
+def _sign_until_done(
+    workspace: Workspace, signer: SigningService, *, now: datetime, progress: Progress
+) -> list[str]:
+    """Sign what is due. Whose key signs a file may change with any state, so it is found anew."""
+    signed: list[str] = []
+    for _ in range(_ROUNDS):
+        serial = layout.current_serial(workspace)
+        due = _due(workspace, signer, now=now)
+        with progress.task("signing", len(due), unit="files") as task:
+            for path, level in due.items():
+                if _renew(workspace, path, level, signer, serial=serial):
+                    signed.append(path)
+                elif layout.current_serial(workspace) != serial:
+                    break
+                task.advance(1)
+        if layout.current_serial(workspace) == serial:
+            return signed
+    raise BusyError(
+        "the channels were changed again and again while everything was signed",
+        hint="run it again when less is going on: what was signed stays so",
+    )
+
+
+def _renew(
+    workspace: Workspace,
+    path: str,
+    level: KeyringType,
+    signer: SigningService,
+    *,
+    serial: int | None,
+) -> bool:
+    data = layout.local_path(workspace, path)
+    return renewal.renew(
+        workspace,
+        Path(f"{data}.asc"),
+        sign=lambda made: signer.sign_published(data, made, level=level, path=path),
+        present=lambda: signer.fingerprint(level),
+        still=lambda: layout.current_serial(workspace) == serial,
+    )
 
 
 def _elsewhere(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> list[str]:

@@ -4,17 +4,15 @@ A new key is published beside the old one before it signs alone, so that whateve
 last, it can go on: it fetches the keyring anew when a signature is by a key that it does not know.
 """
 
-from collections import Counter
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, NotFoundError, TrustError, UsageError
+from coreimage.errors import CoreImageError, NotFoundError, UsageError
 from coreimage.lib import openpgp
 from coreimage.lib.gpg import KEY_BITS, Signer
 from coreimage.model.keyring import SIGNED_BY, KeyringType
-from coreimage.systemimage.keys import keyrings, sums
+from coreimage.systemimage.keys import keyrings, usage
 from coreimage.systemimage.keys.keychange import Change
 from coreimage.systemimage.signing.service import SigningService
 
@@ -96,7 +94,8 @@ def retire(
             f"the key {openpgp.key_id(old.fingerprint)} is the one that signs for '{level}'",
             hint=f"introduce another one first, with 'coreimage keyring rotate {level}'",
         )
-    _require_unused(workspace, level, old.fingerprint, force=force)
+    unused: dict[KeyringType, str] = {} if force else {level: old.fingerprint}
+    usage.require_unused(workspace, unused)
     keys = keyrings.public_keys(store, level, without=old.fingerprint)
     if following is not None:
         keys += following.data
@@ -109,6 +108,7 @@ def retire(
         signers={level: following.fingerprint} if following else {},
         promote=[level] if following else [],
         retire={level: old.fingerprint},
+        unused=unused,
     )
 
 
@@ -132,7 +132,8 @@ def revoke(workspace: Workspace, key: str, *, force: bool, now: datetime) -> Cha
             hint=f"replace it first: 'coreimage keyring rotate {level}'; then sign everything "
             "again with 'coreimage image resign'",
         )
-    _require_unused(workspace, level, found.fingerprint, force=force)
+    unused: dict[KeyringType, str] = {} if force else {level: found.fingerprint}
+    usage.require_unused(workspace, unused)
     kind = KeyringType.BLACKLIST
     banned = keyrings.public_keys(store, kind, without=found.fingerprint) + found.data
     tarballs = {kind: keyrings.keyring_tarball(kind, banned, now=now)}
@@ -143,6 +144,7 @@ def revoke(workspace: Workspace, key: str, *, force: bool, now: datetime) -> Cha
         purpose=f"keyring revoke {openpgp.key_id(found.fingerprint)}",
         tarballs=tarballs,
         retire={level: found.fingerprint},
+        unused=unused,
         ban=found.data,
     )
 
@@ -166,27 +168,6 @@ def adopt(workspace: Workspace, level: KeyringType, file: Path) -> str:
     if level not in KEY_BITS:
         raise UsageError(f"'{level}' has no key of its own")
     return Signer(workspace.gpg_home).adopt(level, file.read_bytes(), name=str(file))
-
-
-def signed_with(root: Path) -> Mapping[str, int]:
-    """Return how many files of a channel tree each key has signed, by fingerprint.
-
-    States that are no longer visible do not count.
-    """
-    counts: Counter[str] = Counter()
-    for path in root.rglob("*.asc"):
-        if not path.is_symlink() and path.relative_to(root).parts[0] != "states":
-            counts[_issuer(path)] += 1
-    for path in (root / "state").glob("**/*.asc"):
-        counts[_issuer(path)] += 1
-    return counts
-
-
-def _issuer(path: Path) -> str:
-    try:
-        return openpgp.issuer(path.read_bytes(), name=str(path))
-    except TrustError:
-        return ""
 
 
 def _below(workspace: Workspace, level: KeyringType) -> dict[KeyringType, bytes]:
@@ -215,21 +196,6 @@ def _require_made_here(workspace: Workspace, level: KeyringType) -> None:
             f"the key of '{level}' is kept elsewhere, so the next one is made there",
             hint="export its public half there, and give it with --key FILE: "
             f"gpg --quick-gen-key 'NAME {level}' rsa{KEY_BITS[level]} cert,sign never",
-        )
-
-
-def _require_unused(
-    workspace: Workspace, level: KeyringType, fingerprint: str, *, force: bool
-) -> None:
-    if force or level not in (KeyringType.IMAGE_SIGNING, KeyringType.DEVICE_SIGNING):
-        return
-    count = signed_with(workspace.channel_tree)[fingerprint]
-    count += sums.count_signed(workspace, fingerprint)
-    if count:
-        raise CoreImageError(
-            f"{count} published files are signed by the key {openpgp.key_id(fingerprint)}, and "
-            "would be refused",
-            hint="sign them again with 'coreimage image resign'; --force breaks them",
         )
 
 

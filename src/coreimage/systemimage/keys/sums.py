@@ -10,7 +10,7 @@ from coreimage.lib import openpgp, trust
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.signing.policy import Purpose
 from coreimage.systemimage.signing.service import SigningService
-from coreimage.systemimage.tree import layout
+from coreimage.systemimage.tree import layout, renewal
 
 _LEVEL = KeyringType.IMAGE_SIGNING
 _SUMS = "SHA256SUMS"
@@ -29,13 +29,19 @@ def resign(workspace: Workspace, *, now: datetime, dry_run: bool = False) -> lis
     with layout.open_chain(workspace, now=now) as chain:
         for path in due:
             name = str(path.relative_to(workspace.publications))
-            if trust.is_good(chain, path, _signature(path), level=_LEVEL):
-                if not dry_run:
-                    signer.sign(
-                        path, _signature(path), level=_LEVEL, purpose=Purpose.CHECKSUMS, name=name
-                    )
+            good = trust.is_good(chain, path, _signature(path), level=_LEVEL)
+            if good and (dry_run or _renew(workspace, path, signer, name)):
                 signed.append(name)
     return signed
+
+
+def _renew(workspace: Workspace, path: Path, signer: SigningService, name: str) -> bool:
+    def sign(signature: Path) -> None:
+        signer.sign(path, signature, level=_LEVEL, purpose=Purpose.CHECKSUMS, name=name)
+
+    return renewal.renew(
+        workspace, _signature(path), sign=sign, present=lambda: signer.fingerprint(_LEVEL)
+    )
 
 
 def count_signed(workspace: Workspace, fingerprint: str) -> int:

@@ -85,6 +85,8 @@ def mirror(
         changed, removed = serial != switch.current_serial(target), 0
         if not dry_run:
             _bring_payload(tree, target, plan, progress)
+            for final, signature in _bring_signatures(tree, target, plan, scratch).items():
+                signature.replace(final)
             _bring_metadata(target, plan)
             _switch(tree, target, serial, scratch)
             removed = _remove_orphans(target, plan.wanted, serial, grace=grace, now=now)
@@ -163,6 +165,21 @@ def _bring_payload(tree: Remote, target: Path, plan: MirrorPlan, progress: Progr
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     shutil.rmtree(parts)
+
+
+def _bring_signatures(
+    tree: Remote, target: Path, plan: MirrorPlan, scratch: Path
+) -> dict[Path, Path]:
+    """Bring the signatures of files that were signed anew; return where they belong and are.
+
+    Clients of the state that is visible may not know their keys: they are put there at the end.
+    """
+    brought = {}
+    for number, (file, chain) in enumerate(plan.signatures):
+        data, signature = target / file.path[1:], scratch / f"signature-{number}.asc"
+        tree.signature(file, data, signature, chain)
+        brought[Path(f"{data}.asc")] = signature
+    return brought
 
 
 def _bring_metadata(target: Path, plan: MirrorPlan) -> None:

@@ -3,12 +3,16 @@
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
-from coreimage.errors import NotFoundError, TrustError
+from coreimage.errors import NotFoundError
 from coreimage.lib import files, trust
 from coreimage.model.index import ImageFile
 from coreimage.systemimage.mirrors.remote import Remote, RemoteIndex
+
+Payload = tuple[ImageFile, trust.Chain]
+"""A file of an image, and the chain that verifies it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +32,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorPlan:
-    """What is missing in a mirror, as root-relative paths in the order of need."""
+    """What is missing in a mirror, as root-relative paths in the order of need.
 
-    payload: Sequence[tuple[ImageFile, trust.Chain]]
+    `signatures` are of files that are there, with signatures that the new keyrings do not know.
+    """
+
+    payload: Sequence[Payload]
+    signatures: Sequence[Payload]
     metadata: Mapping[str, Path]
     left_out: Sequence[tuple[str, str]]
     wanted: frozenset[str] = field(repr=False)
@@ -51,13 +59,13 @@ def make_plan(tree: Remote, target: Path, wish: Wish, *, check: bool) -> MirrorP
         )
     indexes = [tree.index(channel, device) for channel, device in taken]
     payload = dict(_payload(indexes))
+    found = {
+        path: _look_at(target / path[1:], *each, check=check) for path, each in payload.items()
+    }
     metadata = {path: copy for each in indexes for path, copy in each.files.items()}
     return MirrorPlan(
-        payload=[
-            (file, chain)
-            for file, chain in payload.values()
-            if not _is_there(target / file.path[1:], file, chain if check else None)
-        ],
+        payload=[payload[path] for path in payload if found[path] is _Found.NOTHING],
+        signatures=[payload[path] for path in payload if found[path] is _Found.DATA],
         metadata={
             path: copy for path, copy in metadata.items() if not _is_same(copy, target / path[1:])
         },
@@ -68,25 +76,30 @@ def make_plan(tree: Remote, target: Path, wish: Wish, *, check: bool) -> MirrorP
 
 def _payload(
     indexes: Sequence[RemoteIndex],
-) -> Iterator[tuple[str, tuple[ImageFile, trust.Chain]]]:
+) -> Iterator[tuple[str, Payload]]:
     for each in indexes:
         for image in each.index.images:
             for file in image.files:
                 yield file.path, (file, each.chain)
 
 
-def _is_there(path: Path, file: ImageFile, chain: trust.Chain | None) -> bool:
-    """Tell whether a file and its signature are there; with a chain, verify both."""
+class _Found(Enum):
+    """What of a file is there: nothing that is of use, its bytes, or the signature too."""
+
+    NOTHING, DATA, BOTH = range(3)
+
+
+def _look_at(path: Path, file: ImageFile, chain: trust.Chain, *, check: bool) -> _Found:
+    """Tell what a mirror has of a file; with `check`, digest and signature are verified."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return _Found.NOTHING
     signature = Path(f"{path}.asc")
-    if not signature.is_file() or not path.is_file() or path.stat().st_size != file.size:
-        return False
-    if chain is None:
-        return True
-    try:
-        chain.verify(path, signature, level=chain.payload_level, what=file.path)
-    except TrustError:
-        return False
-    return files.sha256_of(path) == file.checksum
+    if not check:
+        return _Found.BOTH if signature.is_file() else _Found.NOTHING
+    if files.sha256_of(path) != file.checksum:
+        return _Found.NOTHING
+    good = signature.is_file() and trust.is_good(chain, path, signature, level=chain.payload_level)
+    return _Found.BOTH if good else _Found.DATA
 
 
 def _is_same(copy: Path, final: Path) -> bool:

@@ -176,12 +176,15 @@ class Remote:
             raise DataError(f"'{file.path}' has {file.size} bytes, more than we take")
         wanted = Wanted(max_size=_MAX_PAYLOAD, size=file.size, sha256=file.checksum)
         fetch(self._root + check_path(file.path), target, wanted=wanted, task=task)
-        fetch(
-            self._root + file.signature,
-            Path(f"{target}.asc"),
-            wanted=Wanted(max_size=_MAX_METADATA),
-        )
-        chain.verify(target, Path(f"{target}.asc"), level=chain.payload_level, what=file.path)
+        self.signature(file, target, Path(f"{target}.asc"), chain)
+
+    def signature(self, file: ImageFile, data: Path, target: Path, chain: trust.Chain) -> None:
+        """Bring the signature of a file of an image whose bytes are `data` to `target`.
+
+        Raises TrustError unless it is a good one.
+        """
+        fetch(self._root + file.signature, target, wanted=Wanted(max_size=_MAX_METADATA))
+        chain.verify(data, target, level=chain.payload_level, what=file.path)
 
 
 def _require_bound(entry: Device, text: bytes, name: str) -> None:

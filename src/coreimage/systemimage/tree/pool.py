@@ -72,13 +72,17 @@ class SideCar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFile:
-    """A file of an image: where it is published, and where it lies until then if it is new."""
+    """A file of an image: where it is published, and where it lies until then if it is new.
+
+    `level` is whose key signs it.
+    """
 
     path: str
     checksum: str
     size: int
     sidecar: SideCar
     staged: Path | None = None
+    level: KeyringType = KeyringType.IMAGE_SIGNING
 
     def image_file(self, order: int) -> ImageFile:
         """Return the entry for an index."""
@@ -87,8 +91,9 @@ class PoolFile:
     def publish(self, edit: Edit) -> None:
         """Hand a new file and its side-car to a transaction."""
         if self.staged is not None:
-            edit.put_file(sidecar_path(self.path), _sidecar_of(self.staged))
-            edit.put_file(self.path, self.staged)
+            sidecar = _sidecar_of(self.staged)
+            edit.put_file(sidecar_path(self.path), sidecar, level=self.level)
+            edit.put_file(self.path, self.staged, level=self.level)
 
 
 def stage(
@@ -109,6 +114,7 @@ def stage(
         size=made.stat().st_size,
         sidecar=sidecar,
         staged=made,
+        level=level,
     )
 
 

@@ -46,6 +46,7 @@ class Edit:
         self.before = self.channels = layout.read_channels(workspace)
         self._serials = layout.serials(workspace)
         self._staged: dict[str, Path] = {}
+        self._levels: dict[str, KeyringType] = {}
         self._state = scratch / "state"
         self._resigned: dict[str, Path] = {}
         self._due = False
@@ -113,12 +114,16 @@ class Edit:
         """Return where a file of the tree, or of this transaction, lies now."""
         return self._staged.get(path) or layout.local_path(self.workspace, path)
 
-    def put_file(self, path: str, staged: Path) -> None:
+    def put_file(
+        self, path: str, staged: Path, *, level: KeyringType = KeyringType.IMAGE_SIGNING
+    ) -> None:
         """Publish a finished file at a root-relative path, with its signature beside it.
 
-        `staged` and `staged`.asc must lie on the file system of the tree; they are moved.
+        `staged` and `staged`.asc must lie on the file system of the tree; they are moved. Is the
+        signature not by the key that signs for `level` now, the file is signed again.
         """
         self._staged[check_path(path)] = staged
+        self._levels[path] = level
 
     def put_signed(self, path: str, content: bytes, *, level: KeyringType) -> None:
         """Publish a small file, signed here by the key of a level.
@@ -131,7 +136,7 @@ class Edit:
         staged = self.scratch / f"file-{name}"
         files.write_atomically(staged, content)
         self._sign(staged, Path(f"{staged}.asc"), level, path=path)
-        self.put_file(path, staged)
+        self.put_file(path, staged, level=level)
 
     def _sign(self, data: Path, signature: Path, level: KeyringType, *, path: str) -> None:
         """Sign a file for what its published path says that it is."""
@@ -241,6 +246,7 @@ class Edit:
         changed = self._due or self._staged or self._resigned
         if not changed and self.channels == self.before:
             return
+        self._sign_with_present_keys()
         self._write_state()
         for path, staged in self._staged.items():
             _move_in(staged, layout.local_path(self.workspace, path))
@@ -249,6 +255,14 @@ class Edit:
             _move_in_one(signature, Path(f"{final}.asc"))
             files.fsync_directory(final.parent)
         switch.show(self.workspace.channel_tree, self._state, self.serial)
+
+    def _sign_with_present_keys(self) -> None:
+        """Sign again what was signed before we held the tree, by a key that may have gone since."""
+        present = {level: self.signer.fingerprint(level) for level in set(self._levels.values())}
+        for path, staged in self._staged.items():
+            level = self._levels[path]
+            if layout.signer_of(staged) != present[level]:
+                self._sign(staged, Path(f"{staged}.asc"), level, path=path)
 
     def _bind(self) -> None:
         """Say in channels.json of which state it is, until when it is valid, and what it names.

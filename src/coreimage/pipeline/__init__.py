@@ -1,0 +1,1 @@
+"""Where the stages meet: builds become publications, publications become images."""
