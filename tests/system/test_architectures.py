@@ -44,10 +44,9 @@ def members(tarball: Path, *wanted: str) -> tuple[list[str], dict[str, bytes]]:
 def boots(product: Product, oem: str) -> None:
     """Flash what was built and boot it, by the firmware that machines of its kind usually have."""
     product.run("flash", "core", "--rootfs", "out", "--oem", oem, "--output", "disk.img")
-    argv = ["boot", "disk.img", "--test", "--timeout", "1500"]
-    (report,) = product.json(*argv)
+    argv = ["boot", "disk.img", "--test", "--timeout", "1500", "--json"]
+    (report,) = json.loads(product.run(*argv, timeout=3600).stdout)
     assert report["outcome"] == "passed", report
-    assert report["accelerator"]["name"] in {"kvm", "tcg"}
 
 
 @pytest.mark.parametrize(
