@@ -196,6 +196,7 @@ class ChannelSettings(Strict):
     phase: int = Field(default=100, ge=0, le=100)
     versionbase: int = Field(default=1, ge=1, le=MAX_VERSION)
     minversion: int | None = Field(default=None, ge=1, le=MAX_VERSION)
+    bootme: bool = False
     description: str | None = None
     descriptions: Mapping[Annotated[str, Field(pattern=_LANGUAGE)], str] = Field(
         default_factory=dict

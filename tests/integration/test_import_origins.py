@@ -526,6 +526,7 @@ def test_phase_and_descriptions_are_part_of_publishing(
     offer = {
         "phase": 10,
         "minversion": 3,
+        "bootme": True,
         "versionbase": 5,
         "description": "Kiosk",
         "descriptions": {"de": "Kiosk auf Deutsch"},
@@ -537,6 +538,7 @@ def test_phase_and_descriptions_are_part_of_publishing(
     for text in (
         '"phased-percentage": 10',
         '"minversion": 3',
+        '"bootme": true',
         '"version": 5',
         '"description": "Kiosk"',
         '"description_de": "Kiosk auf Deutsch"',

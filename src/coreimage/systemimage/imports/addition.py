@@ -179,6 +179,7 @@ def _assemble(
         version_detail=identity.version_detail,
         translations=job.settings.descriptions,
         minversion=job.settings.minversion,
+        bootme=job.settings.bootme,
         phased_percentage=None if job.settings.phase == _EVERYBODY else job.settings.phase,
     )
     return image, version

@@ -235,6 +235,7 @@ def delta_image(delta: Delta, full: Image, version: PoolFile) -> Image:
         translations=full.translations,
         version_detail=full.version_detail,
         phased_percentage=full.phased_percentage,
+        bootme=full.bootme,
     )
 
 
