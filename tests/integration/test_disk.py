@@ -13,7 +13,8 @@ from uuid import UUID
 
 import pytest
 
-from coreimage.errors import RightsError
+from coreimage.errors import CoreImageError, DataError, RightsError
+from coreimage.flasher.disk import grub
 from coreimage.flasher.disk.assemble import assemble
 from coreimage.flasher.disk.filesystems import make_fat
 from coreimage.flasher.disk.gpt import gpt
@@ -21,15 +22,18 @@ from coreimage.flasher.disk.grub import (
     GRUB_DIRECTORY,
     UEFI_PATHS,
     BiosGrub,
-    grub_bios,
+    bios_images,
     grub_config,
     grub_uefi,
     grubenv,
+    placed,
     slot_directory,
 )
 from coreimage.flasher.disk.layout import MINIMUM_SIZE, Layout, ab_layout
-from coreimage.flasher.disk.loader import bios_pieces
-from coreimage.flasher.disk.plan import table_pieces
+from coreimage.flasher.disk.loader import bios_pieces, make_loader, with_loader
+from coreimage.flasher.disk.plan import plan_layout, table_pieces
+from coreimage.flasher.oem.find import shipped_folder
+from coreimage.flasher.oem.package import load_oem
 from coreimage.lib.progress import Silent
 from coreimage.lib.run import PIPE, run, start
 
@@ -85,7 +89,7 @@ def test_grub_tools_accept_environment_and_script(tmp_path: Path) -> None:
 
 def test_missing_modules_are_named_with_their_packages(tmp_path: Path) -> None:
     with pytest.raises(RightsError, match="i386-pc") as caught:
-        grub_bios(core_offset=4 * MIB, boot_partition=2, scratch=tmp_path, modules=[tmp_path])
+        bios_images(boot_partition=2, scratch=tmp_path, modules=[tmp_path])
     assert "grub-pc-bin" in caught.value.hint
     with pytest.raises(RightsError, match="x86_64-efi") as caught:
         grub_uefi("amd64", scratch=tmp_path, modules=[tmp_path])
@@ -154,9 +158,8 @@ def make_disk(directory: Path, *, slots: str = "ab", tag: str = "", **variables:
         scratch=directory,
     )
     output = directory / "disk.img"
-    boot = grub_bios(
-        core_offset=LAYOUT.partition("grub").start, boot_partition=2, scratch=directory
-    )
+    images = bios_images(boot_partition=2, scratch=directory)
+    boot = placed(images, LAYOUT.partition("grub").start)
     pieces = [*table_pieces(LAYOUT), *bios_pieces(boot, LAYOUT)]
     assemble(LAYOUT, images={"system-boot": image}, pieces=pieces, output=output, progress=Silent())
     return output
@@ -297,11 +300,32 @@ def test_the_loader_is_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert grub_uefi("amd64", scratch=one) == grub_uefi("amd64", scratch=two)
 
     def bios(scratch: Path, offset: int, partition: int = 2) -> BiosGrub:
-        return grub_bios(core_offset=offset, boot_partition=partition, scratch=scratch)
+        return placed(bios_images(boot_partition=partition, scratch=scratch), offset)
 
     assert bios(one, 4 * MIB) == bios(two, 4 * MIB)
     assert bios(one, 8 * MIB) != bios(two, 4 * MIB)
     assert bios(one, 4 * MIB, 3) != bios(two, 4 * MIB)
+
+
+def test_a_package_may_bring_its_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_oem(shipped_folder() / "generic-amd64")
+    layout = plan_layout(plain, size=4 << 30, seed=b"")
+    expected = make_loader(plain, layout, scratch=tmp_path)
+    package = with_loader(plain, scratch=tmp_path)
+    assert package.files.keys() > plain.files.keys()
+
+    def missing(*_: object, **__: object) -> bytes:
+        raise AssertionError("this machine's GRUB is asked for")
+
+    monkeypatch.setattr(grub, "_mkimage", missing)
+    assert make_loader(package, layout, scratch=tmp_path) == expected
+    with pytest.raises(CoreImageError, match="unknown form"):
+        placed(BiosGrub(boot_sector=b"", core=b""), 4 * MIB)
+
+
+def test_only_grub_is_brought(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="starts by u-boot"):
+        with_loader(load_oem(shipped_folder() / "raspi2"), scratch=tmp_path)
 
 
 _KILLED = """

@@ -30,6 +30,14 @@ app = typer.Typer(
 PackageArgument = Annotated[
     str, typer.Argument(help="A name, or the path of a folder or archive.", show_default=False)
 ]
+LoaderOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-loader",
+        help="Take this machine's GRUB into the package: disks are then the same wherever they "
+        "are made.",
+    ),
+]
 StoreOption = Annotated[str, typer.Option("--store", help="The id of the store.")]
 
 
@@ -46,18 +54,21 @@ def build(
             show_default=False,
         ),
     ] = None,
+    with_loader: LoaderOption = False,
     workspace: WorkspaceOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check an OEM package and make its archive, the same bytes whoever makes it.
 
+    A package without a boot loader of its own gets GRUB of the machine that makes the disk.
+
     Example: coreimage oem build generic-amd64
     """
     from coreimage.flasher.oem.archive import archive_name, write_archive
     from coreimage.lib.files import sha256_of
 
-    found = _load(package, find_space(workspace))
+    found = _load(package, find_space(workspace), with_loader=with_loader)
     target = output or Path(archive_name(found))
     if dry_run:
         print(f"{target}: {len(found.files)} files of {found.info.name} {found.info.version}")
@@ -77,6 +88,7 @@ def publish(
     ],
     *,
     store: StoreOption = "default",
+    with_loader: LoaderOption = False,
     workspace: WorkspaceOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -88,7 +100,7 @@ def publish(
     Example: coreimage oem publish my-board --store factory
     """
     space = load_space(workspace)
-    found = [_load(each, space) for each in packages]
+    found = [_load(each, space, with_loader=with_loader) for each in packages]
     if dry_run:
         for each in found:
             print(f"store '{store}': {each.info.name} {each.info.version}")
@@ -194,7 +206,7 @@ def show(
 
     Example: coreimage oem show generic-amd64
     """
-    found = _load(package, find_space(workspace))
+    found = _load(package, find_space(workspace), with_loader=False)
     if as_json:
         print_json(_facts(found))
         return
@@ -226,14 +238,21 @@ def _local_paths(space: "Workspace | None") -> Sequence[Path]:
     return [path for path in paths if path is not None]
 
 
-def _load(package: str, space: "Workspace | None") -> "OemPackage":
+def _load(package: str, space: "Workspace | None", *, with_loader: bool) -> "OemPackage":
+    from tempfile import TemporaryDirectory
+
+    from coreimage.flasher.disk import loader
     from coreimage.flasher.oem.find import local_names, local_oem, missing_oem
     from coreimage.flasher.oem.package import load_oem
 
     path = local_oem(package, folders=_folders(space))
     if path is None:
         raise missing_oem(package, local_names(_folders(space)))
-    return load_oem(path)
+    found = load_oem(path)
+    if not with_loader:
+        return found
+    with TemporaryDirectory() as scratch:
+        return loader.with_loader(found, scratch=Path(scratch))
 
 
 def _local_row(path: Path) -> dict[str, Any]:

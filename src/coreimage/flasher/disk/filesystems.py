@@ -14,6 +14,7 @@ from uuid import UUID
 
 from coreimage.errors import CoreImageError, DataError
 from coreimage.flasher.disk.inodes import finish_inodes
+from coreimage.flasher.disk.normal import normalise
 from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import run
 
@@ -70,6 +71,7 @@ def make_ext4(
     with _refusing_when_full(image, label, size, content):
         run.run(argv, env=env)
         finish_inodes(image, staging.entries, time=time, scratch=scratch, env=env)
+    normalise(image)
 
 
 def _journal_size(size: int) -> int:

@@ -29,6 +29,10 @@ BIOS_ARCHES = frozenset({"amd64", "i386"})
 """The architectures whose machines may have a BIOS."""
 
 BOOT_LABEL = "system-boot"
+
+BOOT_CODE = 440
+"""How many bytes of the first sector are a boot loader's, in both kinds of partition table."""
+
 # Those of other architectures than the machine's own have to be put somewhere by hand.
 MODULES = (Path("/usr/lib/grub"), Path("/usr/local/lib/grub"))
 _UEFI_PLATFORMS = {
@@ -150,31 +154,39 @@ def slot_directory(slot: str) -> str:
     return f"{GRUB_DIRECTORY}/{slot}"
 
 
-def grub_bios(
-    *, core_offset: int, boot_partition: int, scratch: Path, modules: Sequence[Path] = MODULES
+def bios_images(
+    *, boot_partition: int, scratch: Path, modules: Sequence[Path] = MODULES
 ) -> BiosGrub:
-    """Return GRUB for BIOS whose core image will lie at byte `core_offset` of the disk.
+    """Return GRUB for BIOS that does not know yet where on a disk it will lie.
 
-    `boot_partition` is the number of the partition that holds its files.
-    `scratch` is a directory of the caller. Raises RightsError when GRUB's modules are missing.
-    Source of the offsets: boot.h and diskboot.h, "include/grub/i386/pc/" of GRUB.
+    `boot_partition` is the number of the partition that holds its files. `scratch` is a directory
+    of the caller. Raises RightsError when GRUB's modules are missing.
     """
-    sector = core_offset // _SECTOR
     # The prefix is a partition of the disk that the BIOS started, whichever number that has.
     prefix = f"(,gpt{boot_partition})/{GRUB_DIRECTORY}"
     platform = platform_directory("i386-pc", modules)
     core = _mkimage(platform, ["biosdisk"], prefix=prefix, scratch=scratch)
-    boot = bytearray((platform / "boot.img").read_bytes()[:440])
+    return BiosGrub(boot_sector=(platform / "boot.img").read_bytes()[:BOOT_CODE], core=core)
+
+
+def placed(images: BiosGrub, core_offset: int) -> BiosGrub:
+    """Return GRUB for BIOS whose core image will lie at byte `core_offset` of the disk.
+
+    Raises CoreImageError for images that are not GRUB's. Source of the offsets: boot.h and
+    diskboot.h, "include/grub/i386/pc/" of GRUB.
+    """
+    sector = core_offset // _SECTOR
+    boot = bytearray(images.boot_sector.ljust(BOOT_CODE, b"\0"))
     boot[0x5C:0x64] = struct.pack("<Q", sector)
     boot[0x64] = 0xFF  # the drive that the BIOS started
     boot[0x66:0x68] = b"\x90\x90"  # no work-around for BIOSes that name the wrong drive
-    return BiosGrub(boot_sector=bytes(boot), core=_placed_core(core, sector))
+    return BiosGrub(boot_sector=bytes(boot), core=_placed_core(images.core, sector))
 
 
 def grub_uefi(arch: str, *, scratch: Path, modules: Sequence[Path] = MODULES) -> bytes:
     """Return GRUB for UEFI, to be put at UEFI_PATHS[arch].
 
-    Raises DataError for an architecture that has none, RightsError as `grub_bios`.
+    Raises DataError for an architecture that has none, RightsError as `bios_images`.
     """
     if arch not in _UEFI_PLATFORMS:
         names = ", ".join(_UEFI_PLATFORMS)
@@ -222,14 +234,14 @@ def _placed_core(core: bytes, sector: int) -> bytes:
 
     The first sector ends with a block list: start (8 bytes), length and segment (2 bytes each).
     """
-    placed = bytearray(core.ljust(-(-len(core) // _SECTOR) * _SECTOR, b"\0"))
-    if struct.unpack_from("<H", placed, 508)[0] != len(placed) // _SECTOR - 1:
+    image = bytearray(core.ljust(-(-len(core) // _SECTOR) * _SECTOR, b"\0"))
+    if not image or struct.unpack_from("<H", image, 508)[0] != len(image) // _SECTOR - 1:
         raise CoreImageError(
             "GRUB's core image has a block list of an unknown form",
             hint="report this as a bug, with the version of grub-common",
         )
-    struct.pack_into("<Q", placed, 500, sector + 1)
-    return bytes(placed)
+    struct.pack_into("<Q", image, 500, sector + 1)
+    return bytes(image)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

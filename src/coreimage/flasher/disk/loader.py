@@ -7,9 +7,14 @@ from pathlib import Path
 from coreimage.errors import DataError
 from coreimage.flasher.disk import grub, uboot
 from coreimage.flasher.disk.layout import Layout
-from coreimage.flasher.disk.plan import BOOT_CODE, Piece
-from coreimage.flasher.oem.package import OemPackage
+from coreimage.flasher.disk.plan import Piece, plan_layout
+from coreimage.flasher.oem.package import OemFile, OemPackage
 
+# Where a package has a boot loader of its own.
+_UEFI = "boot-loader/uefi.efi"
+_BOOT, _CORE = "boot-loader/bios-boot.img", "boot-loader/bios-core.img"
+# In bytes: on all disks the partitions have the same numbers.
+_ANY_SIZE = 8 << 30
 _FRESH = {"snappy_ab": "a", "snappy_mode": "regular", "snappy_trial_boot": "0"}
 
 
@@ -27,7 +32,7 @@ def bios_pieces(bios: grub.BiosGrub, layout: Layout) -> list[Piece]:
     if len(bios.core) > place.size:
         raise DataError(f"GRUB has {len(bios.core)} bytes, its partition only {place.size}")
     return [
-        Piece(name="boot code", offset=0, data=bios.boot_sector[:BOOT_CODE]),
+        Piece(name="boot code", offset=0, data=bios.boot_sector[: grub.BOOT_CODE]),
         Piece(name="GRUB", offset=place.start, data=bios.core),
     ]
 
@@ -60,15 +65,44 @@ def _grub(oem: OemPackage, layout: Layout, scratch: Path) -> Loader:
     }
     uefi = grub.UEFI_PATHS.get(arch, "")
     if uefi not in own:
-        files[uefi] = grub.grub_uefi(arch, scratch=scratch)
-    bios = None
-    if layout.has("grub"):
-        bios = grub.grub_bios(
-            core_offset=layout.partition("grub").start,
-            boot_partition=layout.number(grub.BOOT_LABEL),
-            scratch=scratch,
-        )
+        packed = oem.files.get(_UEFI)
+        files[uefi] = packed.content if packed else grub.grub_uefi(arch, scratch=scratch)
+    if not layout.has("grub"):
+        return Loader(files={**files, **own})
+    images = _packed_bios(oem) or _bios_images(layout, scratch)
+    bios = grub.placed(images, layout.partition("grub").start)
     return Loader(files={**files, **own}, bios=bios)
+
+
+def _packed_bios(oem: OemPackage) -> grub.BiosGrub | None:
+    boot, core = (oem.files.get(path) for path in (_BOOT, _CORE))
+    return grub.BiosGrub(boot_sector=boot.content, core=core.content) if boot and core else None
+
+
+def _bios_images(layout: Layout, scratch: Path) -> grub.BiosGrub:
+    return grub.bios_images(boot_partition=layout.number(grub.BOOT_LABEL), scratch=scratch)
+
+
+def with_loader(oem: OemPackage, *, scratch: Path) -> OemPackage:
+    """Return a package that brings its boot loader: GRUB of this machine, for its own layout.
+
+    Disks are then the same wherever they are made. Raises DataError for a package that starts by
+    something else, RightsError when GRUB's modules are missing.
+    """
+    info = oem.info
+    if info.oem.hardware.bootloader != "grub":
+        raise DataError(
+            f"OEM package '{info.name}' starts by {info.oem.hardware.bootloader}",
+            hint="give that boot loader as a boot asset of the package",
+        )
+    arch = info.oem.hardware.architecture
+    layout = plan_layout(oem, size=_ANY_SIZE, seed=b"")
+    files = {_UEFI: grub.grub_uefi(arch, scratch=scratch)}
+    if layout.has("grub"):
+        images = _bios_images(layout, scratch)
+        files |= {_BOOT: images.boot_sector, _CORE: images.core}
+    packed = {path: OemFile(content=data, executable=False) for path, data in files.items()}
+    return OemPackage(info=info, files={**oem.files, **packed})
 
 
 def _uboot(oem: OemPackage, layout: Layout, scratch: Path) -> Loader:

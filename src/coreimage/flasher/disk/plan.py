@@ -6,7 +6,7 @@ from uuid import UUID
 
 from coreimage.errors import DataError
 from coreimage.flasher.disk.gpt import end_size, gpt
-from coreimage.flasher.disk.grub import BIOS_ARCHES
+from coreimage.flasher.disk.grub import BIOS_ARCHES, BOOT_CODE
 from coreimage.flasher.disk.layout import (
     LINUX_DATA,
     MBR_LINUX,
@@ -19,9 +19,6 @@ from coreimage.flasher.disk.layout import (
 from coreimage.flasher.disk.mbr import mbr
 from coreimage.flasher.oem.info import HardwareInfo, RawPartition
 from coreimage.flasher.oem.package import OemPackage
-
-BOOT_CODE = 440
-"""How many bytes of the first sector are a boot loader's, in both tables."""
 
 _MIB = 1 << 20
 # FAT32 has at least 65525 clusters, and a cluster at least one sector. Source: Microsoft's FAT
