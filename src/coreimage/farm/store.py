@@ -5,6 +5,8 @@ in one statement that names the statuses it may come from, so that of two who wa
 only one can.
 """
 
+import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields as fields_of
@@ -44,6 +46,7 @@ from coreimage.model.publication import next_build_id
 
 # How long to wait for another process that writes, in seconds.
 _PATIENCE = 30.0
+_PAUSE = 0.02
 _SHOWN_IDS = 5
 _MAX_ID = 2**63 - 1  # the greatest number that SQLite knows
 _REQUEST = tuple(each.name for each in fields_of(BuildRequest))
@@ -412,7 +415,7 @@ class Store:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except OperationalError as error:
-            raise _complaint(self._path, error) from error
+            raise _complaint(self._path, error.orig) from error
         except DatabaseError as error:
             raise DataError(f"'{self._path}' is not a usable database: {error.orig}") from error
 
@@ -424,6 +427,7 @@ class Store:
         with files.lock(
             self._path.with_suffix(".lock"), purpose="making the database", wait=_PATIENCE
         ):
+            self._use_write_ahead_log()
             found = self._schema()
             if found > SCHEMA:
                 raise DataError(
@@ -433,6 +437,28 @@ class Store:
             if found < SCHEMA:
                 with self._session(write=True) as session:
                     upgrade(session.connection(), found)
+
+    def _use_write_ahead_log(self) -> None:
+        """Let readers and a writer work at the same time; the file remembers it.
+
+        SQLite does not wait for others when it changes this: whoever has just looked whether there
+        are tables would make it fail.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise _complaint(self._path, error) from error
+            except sqlite3.DatabaseError as error:
+                raise DataError(f"'{self._path}' is not a usable database: {error}") from error
+            else:
+                return
+            finally:
+                connection.close()
+            time.sleep(_PAUSE)
 
     def _schema(self) -> int:
         with self._session() as session:
@@ -452,19 +478,19 @@ def _refusal(build: Build, what: str) -> CoreImageError:
     return CoreImageError(f"{message}: {build.label}" if build.result else message)
 
 
-def _complaint(path: Path, error: OperationalError) -> CoreImageError:
-    if "locked" in str(error.orig):
+def _complaint(path: Path, error: BaseException | None) -> CoreImageError:
+    """Return the error for what SQLite says."""
+    if "locked" in str(error):
         return BusyError(
-            f"'{path}' is in use by another process that does not let go: {error.orig}",
+            f"'{path}' is in use by another process that does not let go: {error}",
             hint="wait until it has finished and run the command again",
         )
-    return CoreImageError(f"'{path}': {error.orig}")
+    return CoreImageError(f"'{path}': {error}")
 
 
 def _configure(connection: Any, _: Any) -> None:
     # The driver would begin transactions when it likes; _begin does it instead.
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
 
 

@@ -1,5 +1,6 @@
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -459,3 +460,22 @@ def test_a_workspace_of_the_first_version_keeps_its_builds(tmp_path: Path) -> No
     assert found.created_at == NOON
     assert add(store)[0].id == 10
     assert Store(path).find()[1:] == builds[::-1]
+
+
+def test_whoever_looks_at_the_same_time_does_not_make_it_fail(tmp_path: Path) -> None:
+    path = tmp_path / "builds.sqlite"
+    with closing(sqlite3.connect(path, check_same_thread=False)) as other:
+        other.isolation_level = None
+        other.execute("CREATE TABLE other (field)")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM other").fetchall()
+        leave = threading.Timer(0.3, other.rollback)
+        leave.start()
+        assert Store(path).find() == []
+        leave.join()
+
+
+def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
+    store = Store(tmp_path / "builds.sqlite")
+    with store._session(write=True):
+        assert Store(tmp_path / "builds.sqlite").find() == []
