@@ -189,7 +189,7 @@ def test_a_published_delta_is_never_replaced_by_other_bytes(
     assert pool.free_path(workspace, other).path == f"{folder}/{'ab' * 8}/{name}"
 
 
-def test_a_base_that_was_altered_is_none(
+def test_c5_a_base_that_was_altered_is_none(
     workspace: Workspace, run_import: Import, notes: Notes
 ) -> None:
     publish(workspace, "20150511", rootfs=rootfs("one"))

@@ -76,7 +76,7 @@ def test_names_are_relative_to_the_root(name: str, safe: str) -> None:
 @pytest.mark.parametrize(
     "name", ["/", "/etc/passwd", "..", "../a", "a/../b", "./..", "a/..", "//a", "a\0b"]
 )
-def test_names_outside_the_root_are_refused(name: str) -> None:
+def test_o1_names_outside_the_root_are_refused(name: str) -> None:
     with pytest.raises(DataError, match=r"'a\.tar' has a member"):
         tar.safe_name(name, archive="a.tar")
     link = member("link", tarfile.LNKTYPE, pax_headers={"linkpath": name})
@@ -85,7 +85,7 @@ def test_names_outside_the_root_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b"])
-def test_a_member_outside_the_root_is_refused(name: str) -> None:
+def test_o1_a_member_outside_the_root_is_refused(name: str) -> None:
     with pytest.raises(DataError, match=r"'a\.tar' has a member outside its root"):
         read(archive(member("good"), member(name)))
 

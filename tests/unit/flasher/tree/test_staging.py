@@ -119,7 +119,7 @@ def test_a_directory_does_not_replace_a_symlink_to_a_directory(tree: Staging) ->
 
 
 @pytest.mark.parametrize("target", ["../../../../outside", "/outside", "/../../outside"])
-def test_a_symlink_never_leads_out_of_the_tree(tmp_path: Path, target: str) -> None:
+def test_o1_a_symlink_never_leads_out_of_the_tree(tmp_path: Path, target: str) -> None:
     tree = Staging(tmp_path / "tree")
     (tmp_path / "outside").mkdir()
     tree.put_symlink("exit", target)
