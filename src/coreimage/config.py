@@ -111,7 +111,7 @@ class FarmSettings(Strict):
 class CompressionSettings(Strict):
     """Levels: higher is smaller and slower."""
 
-    gzip: int = Field(default=3, ge=1, le=9)
+    gzip: int = Field(default=1, ge=1, le=9)
     xz: int = Field(default=1, ge=0, le=9)
 
 
