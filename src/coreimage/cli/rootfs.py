@@ -17,11 +17,11 @@ from coreimage.cli.space import find_space, host_arch, load_space
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
-    from coreimage.rootfs.cache import Cache
-    from coreimage.rootfs.definition import Selection
-    from coreimage.rootfs.diff import Difference
-    from coreimage.rootfs.diff_sides import Side
-    from coreimage.rootfs.extra import ExtraArchive
+    from coreimage.rootfs.archives.extra import ExtraArchive
+    from coreimage.rootfs.definitions.definition import Selection
+    from coreimage.rootfs.diff.compare import Difference
+    from coreimage.rootfs.diff.sides import Side
+    from coreimage.rootfs.reuse.cache import Cache
 
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def build_cache(workspace: "Workspace | None") -> "Cache":
     import os
 
     from coreimage.errors import RightsError
-    from coreimage.rootfs.cache import Cache
+    from coreimage.rootfs.reuse.cache import Cache
 
     if workspace is not None:
         return Cache(folder=workspace.cache, settings=workspace.settings.cache)
@@ -92,7 +92,7 @@ def extra_archives(
 ) -> "list[ExtraArchive]":
     """Return the archives that the command line adds, described by coreimage.toml."""
     from coreimage.config import ArchiveSettings
-    from coreimage.rootfs.extra import named_archives
+    from coreimage.rootfs.archives.extra import named_archives
 
     archives = workspace.settings.archives if workspace else {}
     return named_archives(
@@ -110,7 +110,7 @@ def list_definitions(as_json: JsonOption = False, workspace: WorkspaceOption = N
 
     Example: coreimage rootfs list
     """
-    from coreimage.rootfs.definition import definition_names, definition_places, load
+    from coreimage.rootfs.definitions.definition import definition_names, definition_places, load
 
     space = find_space(workspace)
     places = definition_places(space.root if space else None)
@@ -161,9 +161,9 @@ def build(
     from coreimage.errors import DataError
     from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
-    from coreimage.rootfs.definition import definition_places, select
-    from coreimage.rootfs.lock import read_lock
-    from coreimage.rootfs.locking import gzip_level_of, locked_inputs
+    from coreimage.rootfs.definitions.definition import definition_places, select
+    from coreimage.rootfs.reuse.lock import read_lock
+    from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
@@ -229,8 +229,8 @@ def explain_cache(
 
     from coreimage.config import CompressionSettings
     from coreimage.rootfs.build import gather
-    from coreimage.rootfs.cache import explain
-    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.definitions.definition import definition_places, select
+    from coreimage.rootfs.reuse.cache import explain
 
     found = find_space(workspace)
     selection = select(
@@ -280,9 +280,9 @@ def plan(
     import tempfile
     from datetime import UTC, datetime
 
-    from coreimage.rootfs.archive import find_archive
+    from coreimage.rootfs.archives.archive import find_archive
     from coreimage.rootfs.build import expected_files
-    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.definitions.definition import definition_places, select
     from coreimage.rootfs.describe import describe_plan, plan_lines
     from coreimage.rootfs.plan import plan_build, step_lines
 
@@ -322,7 +322,7 @@ def show(
 
     Example: coreimage rootfs show debian-core --release 13
     """
-    from coreimage.rootfs.definition import definition_places, read_sources, select
+    from coreimage.rootfs.definitions.definition import definition_places, read_sources, select
     from coreimage.rootfs.describe import describe_selection, selection_lines
 
     found = find_space(workspace)
@@ -342,7 +342,7 @@ def schema() -> None:
 
     Example: coreimage rootfs schema > definition.schema.json
     """
-    from coreimage.rootfs.definition import json_schema
+    from coreimage.rootfs.definitions.definition import json_schema
 
     print_json(json_schema())
 
@@ -364,7 +364,7 @@ def shell(
 
     Example: coreimage rootfs shell 7 -- cat /etc/os-release
     """
-    from coreimage.rootfs.shell import open_shell
+    from coreimage.rootfs.tree.shell import open_shell
 
     raise typer.Exit(open_shell(_built_tree(target, workspace), command or ["/bin/sh"]))
 
@@ -397,9 +397,9 @@ def diff(
 
     Example: coreimage rootfs diff debian-core/trixie/current debian-core/trixie/pending
     """
-    from coreimage.rootfs.changelog import debs_in
-    from coreimage.rootfs.diff import compare
-    from coreimage.rootfs.diff_report import describe
+    from coreimage.rootfs.diff.compare import compare
+    from coreimage.rootfs.diff.report import describe
+    from coreimage.rootfs.packages.changelog import debs_in
 
     sides = [_side(each, arch, workspace) for each in (before, after)]
     space = find_space(workspace)
@@ -412,7 +412,7 @@ def diff(
 
 
 def _print_difference(difference: "Difference", *, every_file: bool) -> None:
-    from coreimage.rootfs import diff_report as report
+    from coreimage.rootfs.diff import report
 
     for line in report.summary(difference):
         print(line)
@@ -441,7 +441,7 @@ def _print_difference(difference: "Difference", *, every_file: bool) -> None:
 def _side(target: str, arch: str | None, workspace: Path | None) -> "Side":
     """Return the build that is meant; raises NotFoundError."""
     from coreimage.model.publication import IMAGE_TYPE
-    from coreimage.rootfs.diff_sides import find_side
+    from coreimage.rootfs.diff.sides import find_side
 
     path = Path(target)
     if path.is_dir():
