@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.main import app
-from coreimage.cli.rootfs import archive_settings
+from coreimage.cli.rootfs_options import archive_settings
 from coreimage.config import ArchiveSettings, Settings, Workspace
 from coreimage.errors import CoreImageError, RightsError
 from coreimage.rootfs.definitions.definition import definition_names, select, shipped_definitions
