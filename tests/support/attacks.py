@@ -1,5 +1,6 @@
 """What an attacker can do to a served channel tree, and a client that is to notice."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, TrustError
 from coreimage.flasher.flash import fetch_only, flash
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
@@ -20,11 +22,18 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.lib.transport import Limits
 from coreimage.model.channels import Channels
+from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
-from tests.integration import channel_tree
+from coreimage.systemimage.keys import keychange, rotation
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
+from tests.integration import channel_tree, liar
+from tests.integration.channel_tree import CHANNEL, DEVICE, NOW
 
-LIMITS = Limits(min_rate=200, window=0.5, deadline=10, attempts=1, backoff=0.01)
-SIGNING = KeyringType.IMAGE_SIGNING
+# A server of these tests that is only slow because the machine is busy has some seconds.
+LIMITS = Limits(min_rate=200, window=2.0, deadline=10, attempts=1, backoff=0.01)
+SIGNING, MASTER = KeyringType.IMAGE_SIGNING, KeyringType.IMAGE_MASTER
+OTHER = "debian-core/13/other"
 EXPIRY = timedelta(days=30)
 
 
@@ -166,3 +175,62 @@ def small_masters(patch: pytest.MonkeyPatch) -> None:
 
     for level in (KeyringType.ARCHIVE_MASTER, KeyringType.IMAGE_MASTER):
         patch.setitem(gpg.KEY_BITS, level, 2048)
+
+
+def refused(
+    client: Client,
+    server: liar.Liar,
+    says: str,
+    *,
+    kind: type[CoreImageError] = TrustError,
+    **options: object,
+) -> None:
+    with pytest.raises(kind, match=says) as raised:
+        client.fetch(server.url, **options)  # type: ignore[arg-type]
+    assert type(raised.value) is kind
+    if kind is TrustError:
+        assert raised.value.exit_code == 76
+
+
+def honest_again(
+    client: Client, server: liar.Liar, workspace: Workspace, root: Path, version: int = 2
+) -> None:
+    """The tree as its owner publishes it next is believed."""
+    server.lies.clear()
+    while (layout.read_channels(workspace).serial or 0) <= client.serial:
+        channels.refresh(workspace, now=NOW, force=True)
+    shutil.rmtree(root)
+    served(workspace, root)
+    assert client.fetch(server.url) == version
+
+
+def rebind(thief: Thief, index: Index | bytes) -> None:
+    """Serve an index that channels.json binds, all signed."""
+    content = index if isinstance(index, bytes) else index.to_json().encode()
+    thief.write(thief.index_path(), content)
+    found = thief.read()
+    entry = replace(
+        found.device(CHANNEL, DEVICE),
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+    )
+    channel = replace(found.channels[CHANNEL], devices={DEVICE: entry})
+    thief.channels(channels={**found.channels, CHANNEL: channel})
+
+
+def rotate(workspace: Workspace, level: KeyringType) -> str:
+    """Rotate a key and return the old one."""
+    old = Signer(workspace.gpg_home).fingerprint(level)
+    keychange.carry_out(
+        workspace, lambda: rotation.rotate(workspace, level, now=NOW), directory=None, now=NOW
+    )
+    return old
+
+
+def revoke(workspace: Workspace, key: str) -> None:
+    keychange.carry_out(
+        workspace,
+        lambda: rotation.revoke(workspace, key, force=True, now=NOW),
+        directory=None,
+        now=NOW,
+    )

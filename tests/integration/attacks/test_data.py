@@ -1,7 +1,4 @@
-"""Attacks with data on the flash tool: endless, too large, too deep, and archives that lead out.
-
-The letters and numbers are those of our list of attacks: H endless data, O archives.
-"""
+"""H endless data, O archives that lead out."""
 
 import lzma
 import tarfile
@@ -11,29 +8,14 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, TrustError, UnavailableError
-from coreimage.model.keyring import KeyringType
 from tests.integration import liar
-from tests.integration.attacks import Client, Thief
-
-# Fixtures are found by their names.
-from tests.integration.test_attacks import (  # noqa: F401
-    client,
-    first,
-    honest_again,
-    made,
-    refused,
-    server,
-    small,
-    thief,
-    workspace,
-)
+from tests.support.attacks import MASTER, Client, Thief, honest_again, refused
 from tests.support.tarballs import Member, file, tar_of
 
-MASTER = KeyringType.IMAGE_MASTER
 SIGNING_KEYRING = "/gpg/image-signing.tar.xz"
 
 
-def victims(thief: Thief) -> dict[str, str]:  # noqa: F811
+def victims(thief: Thief) -> dict[str, str]:
     return {
         "channels": "/channels.json",
         "signature": "/channels.json.asc",
@@ -52,10 +34,10 @@ def victims(thief: Thief) -> dict[str, str]:  # noqa: F811
     ],
 )
 def test_h1_h2_metadata_without_end_or_of_another_length(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
     lie: liar.Behaviour,
     name: str,
 ) -> None:
@@ -68,10 +50,10 @@ def test_h1_h2_metadata_without_end_or_of_another_length(
 
 @pytest.mark.parametrize("lie", [liar.endless, liar.longer, liar.hidden_longer, liar.shorter])
 def test_h1_h2_payload_without_end_or_of_another_length(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
     lie: liar.Behaviour,
 ) -> None:
     for path in thief.root.glob("pool/*.tar.xz"):
@@ -92,10 +74,10 @@ def bomb(name: str, mebibytes: int) -> bytes:
 
 @pytest.mark.parametrize("member", ["keyring.gpg", "keyring.json"])
 def test_h3_a_keyring_that_unpacks_to_very_much(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
     member: str,
 ) -> None:
     content = bomb(member, 64)
@@ -117,10 +99,10 @@ def test_h3_a_keyring_that_unpacks_to_very_much(
     ids=["deep list", "deep object", "twice", "no number", "long number"],
 )
 def test_h5_json_that_is_signed_and_makes_no_sense(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
     text: bytes,
 ) -> None:
     thief.write("channels.json", text)
@@ -131,10 +113,10 @@ def test_h5_json_that_is_signed_and_makes_no_sense(
 
 
 def test_h5_a_document_of_spaces(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
 ) -> None:
     thief.write("channels.json", b" " * (64 << 20) + b"{}")
     refused(client, server, "more than the [0-9]+ allowed", kind=UnavailableError)
@@ -154,10 +136,10 @@ def test_h5_a_document_of_spaces(
     ids=["parent", "absolute", "symlink", "through a symlink", "device", "hard link"],
 )
 def test_o1_o2_a_keyring_tarball_that_leads_out(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
     tmp_path: Path,
     members: list[Member],
 ) -> None:
@@ -170,10 +152,10 @@ def test_o1_o2_a_keyring_tarball_that_leads_out(
 
 
 def test_o2_nothing_is_unpacked_before_its_signature_is_good(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
 ) -> None:
     """It is not even looked at: what is said is about the signature, not about the noise."""
     (thief.root / SIGNING_KEYRING[1:]).write_bytes(b"noise")
