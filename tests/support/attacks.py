@@ -53,6 +53,7 @@ class Client:
     """A flash tool on a machine of its own, which remembers what it saw."""
 
     def __init__(self, home: Path, archive_master: Path) -> None:
+        home.mkdir()
         self._home = home
         self.archive_master = archive_master
         self.memory = home / "state"
@@ -84,6 +85,7 @@ class Client:
         allow_unfresh: bool = False,
         mirrors: Sequence[str] = (),
         download_only: bool = True,
+        oem: str = "generic-amd64",
     ) -> Iterator[FlashJob]:
         """Yield what is to be done for the newest image."""
         place = Place(
@@ -100,7 +102,7 @@ class Client:
             release="13",
             channel=channel,
             output=self.output,
-            oem="generic-amd64",
+            oem=oem,
             oem_folders=[shipped_folder()],
             download_only=download_only,
         )
@@ -131,10 +133,11 @@ class Client:
             fetch_only(job, progress=Silent())
             return job.plan.image.version
 
-    def flash(self, server: str) -> None:
-        """Make a disk of the newest image."""
-        with self.planning(server, download_only=False) as job:
+    def flash(self, server: str, *, oem: str = "generic-amd64") -> int:
+        """Make a disk of the newest image: its version."""
+        with self.planning(server, download_only=False, oem=oem) as job:
             flash(job, progress=Silent())
+            return job.plan.image.version
 
 
 class Thief:
@@ -204,17 +207,15 @@ def honest_again(
     assert client.fetch(server.url) == version
 
 
-def rebind(thief: Thief, index: Index | bytes) -> None:
-    """Serve an index that channels.json binds, all signed."""
+def rebind(thief: Thief, index: Index | bytes, device: str = DEVICE) -> None:
+    """Serve an index of a device that channels.json binds, all signed."""
     content = index if isinstance(index, bytes) else index.to_json().encode()
-    thief.write(thief.index_path(), content)
     found = thief.read()
-    entry = replace(
-        found.device(CHANNEL, DEVICE),
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
-    )
-    channel = replace(found.channels[CHANNEL], devices={DEVICE: entry})
+    entry = found.device(CHANNEL, device)
+    thief.write(entry.index, content)
+    entry = replace(entry, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    devices = {**found.channels[CHANNEL].devices, device: entry}
+    channel = replace(found.channels[CHANNEL], devices=devices)
     thief.channels(channels={**found.channels, CHANNEL: channel})
 
 
