@@ -170,8 +170,8 @@ def core(
         list[Path] | None,
         typer.Option(
             metavar="PACKAGE",
-            help="A package for the machine: the path of a folder with meta/package.yaml, or of a"
-            " tar of it; repeatable.",
+            help="A package for the machine: the path of a folder with meta/package.yaml, of a tar"
+            " of it, or of a .snap of 2015; repeatable.",
             show_default=False,
         ),
     ] = None,
