@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, TrustError, UnavailableError
-from tests.integration import liar
-from tests.support.attacks import MASTER, Client, Thief, honest_again, refused
+from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableError
+from tests.integration import channel_tree, liar
+from tests.integration.channel_tree import CHANNEL, DEVICE
+from tests.support.attacks import MASTER, Client, Thief, honest_again, refused, served
 from tests.support.tarballs import Member, file, tar_of
 
 SIGNING_KEYRING = "/gpg/image-signing.tar.xz"
@@ -85,6 +86,60 @@ def test_h3_a_keyring_that_unpacks_to_very_much(
     thief.write(SIGNING_KEYRING, content, key=MASTER)
     refused(client, server, "too large")
     honest_again(client, server, workspace, thief.root)
+
+
+def sparse(name: str, size: int) -> bytes:
+    """Return a tarball of one member that is a hole."""
+    data = b"0\n".ljust(512, b"\0")
+    headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": name,
+        "GNU.sparse.realsize": str(size),
+    }
+    return lzma.compress(tar_of(file(name, data, headers=headers)))
+
+
+def huge(name: str, size: int) -> bytes:
+    """Return a tarball that promises a member of `size` bytes, and its first MiB."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return lzma.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (huge("system/x", 100 << 30), "larger than"),
+        (sparse("system/x", 100 << 30), "larger than"),
+        (lzma.compress(tar_of(file("system/" + "d/" * 300 + "x"))), "too (deep|long)"),
+        (lzma.compress(tar_of(file("system/" + "n" * 256))), "too long"),
+        (lzma.compress(tar_of(file("system/" + "/".join(["n" * 250] * 9)))), "too long"),
+    ],
+    ids=["huge", "sparse", "deep", "long name", "long path"],
+)
+def test_h3_h4_payload_that_unpacks_to_too_much(
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
+    payload: bytes,
+    says: str,
+) -> None:
+    """All of it signed; refused before the bytes are there, and the disk of the client too."""
+    version = channel_tree.version_files(3, channel=CHANNEL, device=DEVICE)
+    files = {
+        "/pool/ubuntu-{}.tar.xz": payload,
+        "/pool/device-{}.tar.xz": channel_tree.tarball(channel_tree.DEVICE_FILES),
+        f"/{CHANNEL}/{DEVICE}/version-3.tar.xz": channel_tree.tarball(version),
+    }
+    channel_tree.publish(workspace, 3, files=files)
+    served(workspace, thief.root)
+    with pytest.raises(DataError, match=f"ubuntu-.*{says}"):
+        client.flash(server.url)
+    assert not client.output.exists()
+    channel_tree.publish(workspace, 4)
+    honest_again(client, server, workspace, thief.root, version=4)
 
 
 @pytest.mark.parametrize(

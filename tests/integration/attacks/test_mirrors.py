@@ -91,6 +91,10 @@ def missing(handler: liar.Handler, content: bytes) -> None:
     handler.send_error(404)
 
 
+def going_round(handler: liar.Handler, content: bytes) -> None:
+    liar.redirect(handler.path)(handler, content)
+
+
 LIES = {
     "missing": missing,
     "garbage": garbage,
@@ -98,7 +102,7 @@ LIES = {
     "failing": liar.failing,
     "file": liar.redirect("file:///etc/passwd"),
     "other host": liar.redirect("http://127.0.0.1:1/"),
-    "loop": liar.redirect("/channels.json"),
+    "loop": going_round,
 }
 
 

@@ -229,3 +229,17 @@ def test_f2_numbers_that_are_none(
     document[OTHER][field] = 1
     thief.write("channels.json", json.dumps(document).encode())
     refused(client, server, field, kind=DataError)
+
+
+@pytest.mark.parametrize("field", ["version", "base", "size", "order"])
+def test_f2_numbers_of_images_that_are_none(
+    client: Client, server: liar.Liar, workspace: Workspace, thief: Thief, field: str
+) -> None:
+    document = json.loads((thief.root / thief.index_path()[1:]).read_bytes())
+    image = document["images"][-1]
+    place = image if field in {"version", "base"} else image["files"][0]
+    for value in (-1, 1.5, True, "1", "9" * 5000, 1 << 64, None):
+        place[field] = value
+        rebind(thief, json.dumps(document).encode())
+        refused(client, server, field, kind=DataError)
+    honest_again(client, server, workspace, thief.root)

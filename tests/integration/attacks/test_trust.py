@@ -78,6 +78,18 @@ def test_b1_unsigned(
     honest_again(client, server, workspace, thief.root)
 
 
+def of_digest(signature: bytes, number: int) -> bytes:
+    """Return a signature that says that it is over another digest: 1 is MD5, 2 SHA-1, 99 nothing.
+
+    Source: RFC 9580, sections 4.2.2 and 5.2.3.
+    """
+    assert signature[0] == 0x89
+    assert signature[3] == 4
+    changed = bytearray(signature)
+    changed[6] = number
+    return bytes(changed)
+
+
 @pytest.mark.parametrize("which", ["channels", "index"])
 def test_b2_b6_b7_b8_signatures_that_are_not_the_one_good_one(
     client: Client, server: liar.Liar, workspace: Workspace, thief: Thief, which: str
@@ -104,6 +116,7 @@ def test_b2_b6_b7_b8_signatures_that_are_not_the_one_good_one(
         (attached, "refused"),
         (good + b"\xb4\x01x", "refused"),
         (weak, "weaker than SHA-256|refused"),  # B8
+        *((of_digest(good, number), "refused|no usable|weaker") for number in (1, 2, 3, 99)),
         (b"", "no usable signature"),
     ):
         signature.write_bytes(wrong)
