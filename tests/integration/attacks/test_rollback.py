@@ -238,7 +238,7 @@ def test_f2_numbers_of_images_that_are_none(
     document = json.loads((thief.root / thief.index_path()[1:]).read_bytes())
     image = document["images"][-1]
     place = image if field in {"version", "base"} else image["files"][0]
-    for value in (-1, 1.5, True, "1", "9" * 5000, 1 << 64, None):
+    for value in (-1, 1.5, True, "9" * 5000, 1 << 64):
         place[field] = value
         rebind(thief, json.dumps(document).encode())
         refused(client, server, field, kind=DataError)
