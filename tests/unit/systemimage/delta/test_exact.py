@@ -92,13 +92,13 @@ def check(old: list[Member], new: list[Member]) -> None:
 
 
 @given(tarballs(SAFE), tarballs(SAFE))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_base_and_delta_make_the_target(base: list[Member], target: list[Member]) -> None:
     check(base, target)
 
 
 @given(tarballs(SAFE + UNSAFE), tarballs(SAFE + UNSAFE))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_names_are_removed_exactly_or_the_delta_is_refused(
     base: list[Member], target: list[Member]
 ) -> None:
@@ -107,7 +107,7 @@ def test_names_are_removed_exactly_or_the_delta_is_refused(
 
 
 @given(tarballs(SAFE))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_nothing_changes_between_equals(tree: list[Member]) -> None:
     base = tar_of_all(tree)
     made = delta(base, base)
@@ -120,6 +120,6 @@ def test_nothing_changes_between_equals(tree: list[Member]) -> None:
 
 @pytest.mark.long
 @given(tarballs(SAFE), tarballs(SAFE))
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 def test_thousands_of_trees(base: list[Member], target: list[Member]) -> None:
     check(base, target)
