@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
+from typer import Context
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -95,4 +97,6 @@ def test_defaults_are_no_options_that_were_given() -> None:
     assert isinstance(group, TyperGroup)
     build = group.commands["build"]
     context = build.make_context("build", ["base", "--output", "x", "--arch", host_arch()])
-    assert given_options(context, ("release", "arch", "device")) == {"arch": host_arch()}
+    assert given_options(cast("Context", context), ("release", "arch", "device")) == {
+        "arch": host_arch()
+    }
