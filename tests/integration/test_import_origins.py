@@ -546,6 +546,16 @@ def test_phase_and_descriptions_are_part_of_publishing(
         assert text in index
 
 
+def test_images_that_nobody_could_take_are_not_made(ready: Workspace, run_import: Import) -> None:
+    found = refused(
+        ready,
+        ConfigError,
+        "from 3 on, and the next one is 1",
+        lambda: run_import(ROOTFS, minversion=3),
+    )
+    assert "from 4 with 'versionbase'" in found.hint
+
+
 def test_the_same_file_from_another_input_makes_no_version(
     ready: Workspace, run_import: Import
 ) -> None:

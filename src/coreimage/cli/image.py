@@ -145,6 +145,7 @@ def _fields(image: "Image") -> dict[str, Any]:
         "version_detail": image.version_detail,
         "phased_percentage": image.percentage,
         "minversion": image.minversion,
+        "kept_from_old_clients": image.kept_from_old_clients,
         "bootme": image.bootme,
         "withdrawn": image.withdrawn,
         "tags": list(image.tags),
@@ -169,4 +170,6 @@ def _offer(image: "Image") -> str:
     words = [f"{image.percentage} %" if image.phased_percentage is not None else "all"]
     if image.minversion:
         words.append(f"from build {image.minversion}")
+    if image.kept_from_old_clients:
+        words.append("not to old clients")
     return ", ".join(words)

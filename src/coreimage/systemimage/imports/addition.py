@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
+from coreimage.errors import ConfigError
 from coreimage.feeds import ChannelSettings
 from coreimage.lib import trust
 from coreimage.model.index import Image, ImageType, Index
@@ -70,6 +71,24 @@ def _index(job: Job) -> Index:
     return layout.read_index(job.workspace, job.channel, job.device)
 
 
+def require_number(job: Job) -> None:
+    """Raise ConfigError, before anything slow is done, when the next image could be for no build.
+
+    Raises CoreImageError when there is no number for it.
+    """
+    number, lowest = _next_number(job, _index(job)), job.settings.minversion
+    if lowest is not None and lowest >= number:
+        raise ConfigError(
+            f"coreimage.toml offers images of channel '{job.channel}' to builds from {lowest} on, "
+            f"and the next one is {number}: nobody could take it",
+            hint=f"take its 'minversion' away, or go on from {lowest + 1} with 'versionbase'",
+        )
+
+
+def _next_number(job: Job, index: Index) -> int:
+    return max(images.next_version(index), job.settings.versionbase)
+
+
 def comes_from(job: Job, present: Sequence[PoolFile]) -> bool:
     """Tell whether an image's files were made by the recipes of today."""
     wanted = [(part.name, part.sidecar.recipe.identity) for part in job.parts]
@@ -132,7 +151,7 @@ def _add(
         ]:
             return None
         index = edit.index(job.channel, job.device)
-        number = max(images.next_version(index), job.settings.versionbase)
+        number = _next_number(job, index)
         entry = edit.channels.require(job.channel).devices.get(job.device)
         new, version = _assemble(job, number, made, level=layout.payload_level(entry))
         offered = [

@@ -19,6 +19,7 @@ from coreimage.systemimage.imports.addition import (
     comes_from,
     newest_files,
     publish,
+    require_number,
     result,
 )
 from coreimage.systemimage.imports.generation import Maker
@@ -107,6 +108,7 @@ def _run(job: Job) -> ImportResult:
     image, present = newest_files(job)
     if image is not None and comes_from(job, present):
         return result(job, image, changed=False)
+    require_number(job)
     for attempts_left in reversed(range(_ATTEMPTS)):
         made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from coreimage.errors import CoreImageError
+from coreimage.errors import CoreImageError, DataError
 from coreimage.model.index import MAX_VERSION, Image, ImageType, Index
 
 LAST_VERSION = "last_version"
@@ -58,8 +58,8 @@ def _without_detours(images: Sequence[Image]) -> list[Image]:
     """Keep old clients from older full images that they would take with deltas on top.
 
     They count whole MiB, so that a small delta costs nothing; and their recoveries, having
-    formatted, do not remove what a delta lists. A full image whose minversion is its own version
-    is offered to none of them; it can still be asked for by its number. `images` are sorted.
+    formatted, do not remove what a delta lists. Such an image can still be asked for by its number.
+    `images` are sorted.
     """
     fulls = [image for image in images if image.type is ImageType.FULL]
     if not fulls:
@@ -72,14 +72,25 @@ def _without_detours(images: Sequence[Image]) -> list[Image]:
             size = image.size + rest[image.version]
             rest[image.base] = min(size, rest.get(image.base, size))
     return [
-        replace(image, minversion=image.version)
-        if image.type is ImageType.FULL
-        and image is not newest
-        and image.version in rest
-        and image.size + rest[image.version] < newest.size + _MIB
-        else image
+        replace(
+            image,
+            kept_from_old_clients=image.type is ImageType.FULL
+            and image is not newest
+            and image.version in rest
+            and image.size + rest[image.version] < newest.size + _MIB,
+        )
         for image in images
     ]
+
+
+def check_minversion(minversion: int | None, version: int) -> None:
+    """Raise DataError unless an image of a version can be for builds from a minversion on."""
+    if minversion is not None and not 0 <= minversion < version:
+        raise DataError(
+            f"a minversion of {minversion} makes no sense for image {version}",
+            hint=f"give a build from 0 to {version - 1}, or offer the image to nobody with "
+            "'coreimage image withdraw'",
+        )
 
 
 def _without_phasing(image: Image) -> Image:
