@@ -556,6 +556,18 @@ def test_images_that_nobody_could_take_are_not_made(ready: Workspace, run_import
     assert "from 4 with 'versionbase'" in found.hint
 
 
+def test_a_key_that_is_not_there_is_missed_before_anything_slow(
+    ready: Workspace, run_import: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it cannot be signed")
+
+    monkeypatch.setattr(Maker, "convert", never)
+    shutil.rmtree(ready.gpg_home / "image-signing/private-keys-v1.d")
+    found = refused(ready, NotFoundError, "is not here", lambda: run_import(ROOTFS))
+    assert "keyring rotate image-signing" in found.hint
+
+
 def test_the_same_file_from_another_input_makes_no_version(
     ready: Workspace, run_import: Import
 ) -> None:

@@ -25,6 +25,7 @@ from coreimage.systemimage.imports.addition import (
 from coreimage.systemimage.imports.generation import Maker
 from coreimage.systemimage.imports.origins.table import resolve
 from coreimage.systemimage.imports.parts import Context, Part
+from coreimage.systemimage.signing.service import SigningService
 from coreimage.systemimage.tree import layout, pool
 from coreimage.systemimage.tree.pool import PoolFile
 
@@ -109,6 +110,7 @@ def _run(job: Job) -> ImportResult:
     if image is not None and comes_from(job, present):
         return result(job, image, changed=False)
     require_number(job)
+    SigningService(job.workspace).require_key(pool.LEVEL, what=f"image of '{job.device}'")
     for attempts_left in reversed(range(_ATTEMPTS)):
         made = [_reusable(job, present, part) or part.make(job.maker) for part in job.parts]
         try:
