@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, progress
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from coreimage.systemimage.mirrors.mirror import MirrorResult
@@ -36,9 +42,7 @@ def mirror(
             "--allow-unfresh", help="Also mirror a server that does not say how fresh it is."
         ),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would come, and do nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -77,6 +81,7 @@ def mirror(
                 "left_out": [
                     {"channel": channel, "device": device} for channel, device in result.left_out
                 ],
+                "dry_run": dry_run,
             }
         )
         return

@@ -71,10 +71,11 @@ def _index(job: Job) -> Index:
     return layout.read_index(job.workspace, job.channel, job.device)
 
 
-def require_number(job: Job) -> None:
-    """Raise ConfigError, before anything slow is done, when the next image could be for no build.
+def require_number(job: Job) -> int:
+    """Return the number of the next image, as far as it is known before anything slow is done.
 
-    Raises CoreImageError when there is no number for it.
+    Raises ConfigError when the image could be for no build, and CoreImageError when there is no
+    number for it.
     """
     number, lowest = _next_number(job, _index(job)), job.settings.minversion
     if lowest is not None and lowest >= number:
@@ -83,6 +84,7 @@ def require_number(job: Job) -> None:
             f"and the next one is {number}: nobody could take it",
             hint=f"take its 'minversion' away, or go on from {lowest + 1} with 'versionbase'",
         )
+    return number
 
 
 def _next_number(job: Job, index: Index) -> int:
@@ -113,7 +115,7 @@ def publish(job: Job, made: Sequence[PoolFile]) -> ImportResult:
     for attempts_left in reversed(range(_ATTEMPTS)):
         if (current := _current(job, made)) is not None:
             return result(job, current, changed=False)
-        bases = _bases(job)
+        bases = find_bases(job)
         made_deltas = deltas.make_deltas(
             job.workspace, bases, made, chain=job.chain, maker=job.maker
         )
@@ -123,7 +125,8 @@ def publish(job: Job, made: Sequence[PoolFile]) -> ImportResult:
     raise AssertionError
 
 
-def _bases(job: Job) -> list[Image]:
+def find_bases(job: Job) -> list[Image]:
+    """Return the images that deltas are to lead from."""
     wanted = job.settings.deltabase
     return deltas.find_bases(job.workspace, job.channel, job.device, wanted, job.maker)
 
@@ -146,7 +149,7 @@ def _add(
     with editing.edit(job.workspace, now=job.now, purpose=job.purpose) as edit:
         if (current := _current(job, made)) is not None:
             return result(job, current, changed=False)
-        if bases is not None and [each.version for each in _bases(job)] != [
+        if bases is not None and [each.version for each in find_bases(job)] != [
             each.version for each in bases
         ]:
             return None

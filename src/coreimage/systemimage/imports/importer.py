@@ -5,7 +5,9 @@ transaction and in a scratch directory; the transaction then moves files and pub
 full image and deltas, in one step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from coreimage.config import Workspace
@@ -17,6 +19,7 @@ from coreimage.systemimage.imports.addition import (
     ImportResult,
     Job,
     comes_from,
+    find_bases,
     newest_files,
     publish,
     require_number,
@@ -30,6 +33,22 @@ from coreimage.systemimage.tree import layout, pool
 from coreimage.systemimage.tree.pool import PoolFile
 
 _ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportPlan:
+    """What an import would do now: the number it would publish, and of what.
+
+    `made` and `reused` are the words of version_detail, `bases` the images that deltas would lead
+    from, if they can be exact. Without `changed` the number is that of the newest image.
+    """
+
+    version: int
+    changed: bool
+    publication: str
+    made: Sequence[str] = ()
+    reused: Sequence[str] = ()
+    bases: Sequence[int] = ()
 
 
 def import_image(
@@ -50,6 +69,50 @@ def import_image(
     device, publication), TrustError (signature, checksum), DataError (tarball), UnavailableError
     (server); the tree is as before then.
     """
+    with _job(workspace, channel, device, settings, (series, product), progress, now) as job:
+        return _run(job)
+
+
+def plan_import(
+    workspace: Workspace,
+    *,
+    channel: str,
+    device: str,
+    settings: ChannelSettings,
+    series: str | None = None,
+    product: str | None = None,
+    progress: Progress,
+    now: datetime,
+) -> ImportPlan:
+    """Return what `import_image` would do, from the same recipes, and do nothing; raises as it."""
+    with _job(workspace, channel, device, settings, (series, product), progress, now) as job:
+        image, present = newest_files(job)
+        publication = job.parts[0].sidecar.publication if job.parts else ""
+        if image is not None and comes_from(job, present):
+            return ImportPlan(version=image.version, changed=False, publication=publication)
+        number = require_number(job)
+        known = {each.sidecar.version_detail: _known(job, present, each) for each in job.parts}
+        return ImportPlan(
+            version=number,
+            changed=True,
+            publication=publication,
+            made=[detail for detail, found in known.items() if not found],
+            reused=[detail for detail, found in known.items() if found],
+            bases=[base.version for base in find_bases(job)],
+        )
+
+
+@contextmanager
+def _job(
+    workspace: Workspace,
+    channel: str,
+    device: str,
+    settings: ChannelSettings,
+    names: tuple[str | None, str | None],
+    progress: Progress,
+    now: datetime,
+) -> Iterator[Job]:
+    """Yield an import whose parts are known; `names` are series and product where none are said."""
     found = layout.read_channels(workspace).require(channel)
     entry = found.devices.get(device)
     target = found.follows or (entry.redirect if entry else None)
@@ -70,8 +133,8 @@ def import_image(
             device=device,
             arch=arch,
             feeds=feeds,
-            series=series,
-            product=product,
+            series=names[0],
+            product=names[1],
             project=settings.project,
             accept=settings.accept,
             chain=chain,
@@ -81,17 +144,15 @@ def import_image(
         )
         parts = [resolve(each, context) for each in feeds]
         maker = Maker(workspace=workspace, scratch=scratch, progress=progress)
-        return _run(
-            Job(
-                workspace=workspace,
-                channel=channel,
-                device=device,
-                settings=settings,
-                parts=parts,
-                chain=chain,
-                maker=maker,
-                now=now,
-            )
+        yield Job(
+            workspace=workspace,
+            channel=channel,
+            device=device,
+            settings=settings,
+            parts=parts,
+            chain=chain,
+            maker=maker,
+            now=now,
         )
 
 
@@ -123,14 +184,21 @@ def _run(job: Job) -> ImportResult:
     raise AssertionError
 
 
-def _reusable(job: Job, present: Sequence[PoolFile], part: Part) -> PoolFile | None:
-    """Return the file of the same recipe that is published already, if it still is what it was."""
+def _known(job: Job, present: Sequence[PoolFile], part: Part) -> list[PoolFile]:
+    """Return the published files that were made by the recipe of a part."""
     recipe = part.sidecar.recipe
     candidates = [each for each in present if pool.prefix_of(each.path) == part.name]
     recalled = pool.recall(job.workspace, part.name, recipe)
-    for each in (*candidates, *([recalled] if recalled else [])):
-        if each.sidecar.recipe.identity != recipe.identity:
-            continue
+    return [
+        each
+        for each in (*candidates, *([recalled] if recalled else []))
+        if each.sidecar.recipe.identity == recipe.identity
+    ]
+
+
+def _reusable(job: Job, present: Sequence[PoolFile], part: Part) -> PoolFile | None:
+    """Return the file of the same recipe that is published already, if it still is what it was."""
+    for each in _known(job, present, part):
         try:
             pool.require_intact(job.workspace, each, job.chain)
         except (TrustError, pool.VanishedError) as error:
