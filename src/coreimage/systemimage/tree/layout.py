@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.errors import CoreImageError, DataError, NotFoundError, TrustError
 from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
@@ -67,7 +67,18 @@ def read_channels(workspace: Workspace) -> Channels:
 def read_index(workspace: Workspace, channel: str, device: str) -> Index:
     """Return the visible index of a device; NotFoundError names the ones that exist."""
     entry = read_channels(workspace).device(channel, device)
-    return Index.from_json(local_path(workspace, entry.index).read_bytes())
+    return load_index(local_path(workspace, entry.index))
+
+
+def load_index(path: Path) -> Index:
+    """Return an index that is named by channels.json; DataError when it is gone or damaged."""
+    mend = "see what else is wrong with 'coreimage image missing'; bring it back from a backup"
+    try:
+        return Index.from_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"'{path}' is gone, and channels.json names it", hint=mend) from error
+    except DataError as error:
+        raise DataError(f"'{path}' is damaged: {error.message}", hint=mend) from error
 
 
 def local_path(workspace: Workspace, path: str) -> Path:

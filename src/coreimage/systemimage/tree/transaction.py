@@ -107,7 +107,7 @@ class Edit:
         """
         entry = self.channels.require(channel).devices.get(device)
         if entry is not None:
-            return Index.from_json(self.where(entry.index).read_bytes())
+            return layout.load_index(self.where(entry.index))
         return empty_index(self.now, last=self._retired.get(channel, {}).get(device, 0))
 
     def where(self, path: str) -> Path:
