@@ -172,6 +172,8 @@ def _add(
         edit.put_index(job.channel, job.device, expire_as_configured(grown, job.settings))
     for member in members.values():
         pool.remember(job.workspace, member)
+    kept = {(image.version, image.base) for image in grown.images}
+    offered = [each for each in offered if (new.version, each.base.version) in kept]
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"
     from_ = ", ".join(str(each.base.version) for each in offered)
     job.maker.progress.note(f"{note}, with deltas from {from_}" if from_ else note)

@@ -41,8 +41,10 @@ def next_version(index: Index) -> int:
 def add_images(index: Index, images: Sequence[Image]) -> Index:
     """Return the index with images added, sorted; only the newest version keeps its phasing.
 
-    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too.
+    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too. A
+    delta with a file that has the name of another one here is left out: old clients may want both.
     """
+    images = _without_namesakes(index, images)
     newest = max(image.version for image in (*index.images, *images))
     merged = [
         image if image.version == newest or image.withdrawn is not None else _without_phasing(image)
@@ -52,6 +54,30 @@ def add_images(index: Index, images: Sequence[Image]) -> Index:
     merged = _without_detours(merged)
     last = max(newest, last_version(index))
     return replace(index, images=merged, extra={**index.extra, LAST_VERSION: last})
+
+
+def _without_namesakes(index: Index, images: Sequence[Image]) -> list[Image]:
+    """Return new images without the deltas that an old client could not put beside the others.
+
+    It brings all files of a way into one folder, and stops when two have one name and are not the
+    same. Names of whole files have their digest; a delta is named by those that it leads from and
+    to, and has other bytes when, for example, the level of compression was changed.
+    """
+    known = {
+        file.path.rpartition("/")[2]: (file.path, file.checksum)
+        for image in index.images
+        for file in image.files
+    }
+    return [
+        image
+        for image in images
+        if image.type is ImageType.FULL
+        or all(
+            known.get(file.path.rpartition("/")[2], (file.path, file.checksum))
+            == (file.path, file.checksum)
+            for file in image.files
+        )
+    ]
 
 
 def _without_detours(images: Sequence[Image]) -> list[Image]:

@@ -119,6 +119,24 @@ def test_no_image_is_for_builds_that_have_it(minversion: int) -> None:
     images.check_minversion(None, 7)
 
 
+def test_no_two_files_of_a_way_have_one_name(now: datetime) -> None:
+    """Old clients put all files of a way into one folder, and give up when two have one name."""
+
+    def named(base: int, version: int, path: str, checksum: str) -> Image:
+        file = ImageFile(order=0, path=path, checksum=checksum * 64, size=1)
+        return Image(type=ImageType.DELTA, version=version, base=base, files=[file])
+
+    first, other = "/pool/rootfs-b.delta-rootfs-a.tar.xz", "/pool/00/rootfs-b.delta-rootfs-a.tar.xz"
+    index = images.empty_index(now)
+    for new in ([], [named(1, 2, first, "0")], [], [named(3, 4, other, "1")], []):
+        index = images.add_images(index, [full(images.next_version(index)), *new])
+    kinds = [(image.type, image.version) for image in index.images]
+    assert [version for kind, version in kinds if kind is ImageType.DELTA] == [2]
+    assert [version for kind, version in kinds if kind is ImageType.FULL] == [1, 2, 3, 4, 5]
+    again = images.add_images(index, [full(6), named(5, 6, first, "0")])
+    assert again.images[-2].base == 5  # the same file is no other one
+
+
 def test_our_clients_may_take_a_full_image_that_old_ones_are_kept_from(now: datetime) -> None:
     index = images.add_images(images.empty_index(now), [full(1)])
     index = images.add_images(index, [full(2), sized(2, 1, base=1)])
