@@ -85,7 +85,7 @@ def test_killed_anywhere_and_run_again(tmp_path: Path, stop: str, visible: list[
     assert (parent / "pending/a.tar.gz").read_bytes() == b"rootfs"
 
 
-def test_marks_are_never_absent_while_they_move(tmp_path: Path) -> None:
+def test_o16_marks_are_never_absent_while_they_move(tmp_path: Path) -> None:
     artifact = tmp_path / "a"
     artifact.write_bytes(b"rootfs")
     digest = sha256(b"rootfs").hexdigest()

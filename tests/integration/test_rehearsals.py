@@ -61,6 +61,9 @@ def test_an_import(ready: Workspace, say: Callable[..., Any]) -> None:
     }
     assert say(*words)["version"] == 1
     assert say(*words, "--dry-run")["changed"] is False
+    for verb in ("remove", "create"):
+        assert say("channel", verb, CHANNEL)["changed"] == [CHANNEL]
+    assert say(*words, "--dry-run")["version"] == say(*words)["version"] == 2
     publish(
         ready,
         "20150512",
@@ -73,11 +76,11 @@ def test_an_import(ready: Workspace, say: Callable[..., Any]) -> None:
     )
     plan = say(*words, "--dry-run")
     assert (plan["version"], plan["made"], plan["reused"]) == (
-        2,
+        3,
         ["rootfs=20150512"],
         ["device=20150512"],
     )
-    assert plan["bases"] == [1]
+    assert plan["bases"] == [2]
 
 
 def test_a_mirror(ready: Workspace, say: Callable[..., Any], tmp_path: Path) -> None:

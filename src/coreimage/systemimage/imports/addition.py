@@ -67,7 +67,8 @@ def newest_files(job: Job) -> tuple[Image | None, Sequence[PoolFile]]:
 def _index(job: Job) -> Index:
     channel = layout.read_channels(job.workspace).require(job.channel)
     if job.device not in channel.devices:
-        return images.empty_index(job.now)
+        retired = layout.read_retired(job.workspace).get(job.channel, {})
+        return images.empty_index(job.now, last=retired.get(job.device, 0))
     return layout.read_index(job.workspace, job.channel, job.device)
 
 

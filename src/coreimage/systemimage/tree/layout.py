@@ -1,6 +1,7 @@
 """The channel tree as it lies on disk: where what is, and reading it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +69,15 @@ def read_index(workspace: Workspace, channel: str, device: str) -> Index:
     """Return the visible index of a device; NotFoundError names the ones that exist."""
     entry = read_channels(workspace).device(channel, device)
     return load_index(local_path(workspace, entry.index))
+
+
+def read_retired(workspace: Workspace) -> dict[str, dict[str, int]]:
+    """Return the last numbers of devices that are no longer in a channel, by channel and device."""
+    path = workspace.channel_tree / "state" / RETIRED
+    document: Mapping[str, Mapping[str, int]] = (
+        json.loads(path.read_bytes()) if path.is_file() else {}
+    )
+    return {channel: dict(devices) for channel, devices in document.items()}
 
 
 def load_index(path: Path) -> Index:
