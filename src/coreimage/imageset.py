@@ -22,7 +22,7 @@ from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildStatus
 from coreimage.model.publication import IMAGE_TYPE, Publication
 from coreimage.pipeline import builds, importing, publishing, road
-from coreimage.rootfs.definition import (
+from coreimage.rootfs.definitions.definition import (
     Selection,
     architectures,
     definition_places,

@@ -67,7 +67,7 @@ port = 8080
 
 # Compression levels: higher is smaller and slower.
 [compression]
-gzip = 3
+gzip = 1
 xz = 1
 """
 

@@ -11,9 +11,9 @@ import pytest
 from coreimage.config import ArchiveSettings
 from coreimage.errors import DataError, TrustError, UnavailableError
 from coreimage.lib import run
-from coreimage.rootfs import archive
-from coreimage.rootfs.archive import Resolution, find_archive, resolve
-from coreimage.rootfs.definition import select
+from coreimage.rootfs.archives import archive
+from coreimage.rootfs.archives.archive import Resolution, find_archive, resolve
+from coreimage.rootfs.definitions.definition import select
 from tests.support.archives import PUBLISHED, Key, PackageArchive, signing_key
 from tests.support.definitions import write
 

@@ -15,8 +15,6 @@ import pytest
 
 from coreimage.errors import CoreImageError, DataError, RightsError
 from coreimage.flasher.disk import grub
-from coreimage.flasher.disk.assemble import assemble
-from coreimage.flasher.disk.filesystems import make_fat
 from coreimage.flasher.disk.gpt import gpt
 from coreimage.flasher.disk.grub import (
     GRUB_DIRECTORY,
@@ -34,8 +32,8 @@ from coreimage.flasher.disk.loader import bios_pieces, make_loader, with_loader
 from coreimage.flasher.disk.plan import plan_layout, table_pieces
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.oem.package import load_oem
-from coreimage.lib.progress import Silent
 from coreimage.lib.run import PIPE, run, start
+from tests.support.spaces import write_boot_disk
 
 MIB = 1 << 20
 LAYOUT = ab_layout(size=MINIMUM_SIZE, seed=b"test")
@@ -147,21 +145,11 @@ def make_disk(directory: Path, *, slots: str = "ab", tag: str = "", **variables:
     for slot in slots:
         files[f"{slot_directory(slot)}/vmlinuz"] = echo_kernel()
         files[f"{slot_directory(slot)}/initrd.img"] = b"initrd"
-    image = directory / "system-boot.img"
-    make_fat(
-        files,
-        image,
-        size=BOOT_PARTITION.size,
-        label="system-boot",
-        volume_id=1,
-        time=1_700_000_000,
-        scratch=directory,
-    )
     output = directory / "disk.img"
     images = bios_images(boot_partition=2, scratch=directory)
     boot = placed(images, LAYOUT.partition("grub").start)
     pieces = [*table_pieces(LAYOUT), *bios_pieces(boot, LAYOUT)]
-    assemble(LAYOUT, images={"system-boot": image}, pieces=pieces, output=output, progress=Silent())
+    write_boot_disk(output, LAYOUT, files=files, pieces=pieces, scratch=directory)
     return output
 
 
@@ -331,9 +319,9 @@ def test_only_grub_is_brought(tmp_path: Path) -> None:
 _KILLED = """
 import sys, time
 from pathlib import Path
-from coreimage.flasher.disk import assemble as module
-with module._unnamed(Path(sys.argv[1])) as descriptor:
-    module._write(descriptor, b"half", 0)
+from coreimage.flasher.disk.newdisk import new_disk
+with new_disk(Path(sys.argv[1]), size=4096) as disk:
+    disk.write(b"half", 0)
     print("writing", flush=True)
     time.sleep(600)
 """

@@ -11,9 +11,11 @@ import pytest
 from coreimage.errors import DataError
 from coreimage.flasher.disk.filesystems import make_ext4, make_fat
 from coreimage.flasher.disk.normal import crc32c, normalise
+from coreimage.flasher.disk.space import Space
 from coreimage.flasher.tree.staging import Staging
 from coreimage.lib.files import sha256_of
 from coreimage.lib.run import run
+from tests.support.spaces import new_space
 
 MIB = 1 << 20
 NOW = 1_700_000_000
@@ -46,19 +48,22 @@ def fill(tree: Staging, *, backwards: bool = False) -> None:
 
 
 def ext4(directory: Path, tree: Staging, *, size: int = 32 * MIB, journal: bool = False) -> Path:
-    image = directory / "fs.img"
+    space = new_space(directory / "fs.img", size)
+    ext4_in(space, tree, directory, journal=journal)
+    return space.image
+
+
+def ext4_in(space: Space, tree: Staging, scratch: Path, *, journal: bool = False) -> None:
     make_ext4(
         tree,
-        image,
-        size=size,
+        space,
         label="system-a",
         uuid=UUID(int=1),
         hash_seed=UUID(int=2),
         time=NOW,
-        scratch=directory,
+        scratch=scratch,
         journal=journal,
     )
-    return image
 
 
 def debugfs(image: Path, command: str) -> str:
@@ -144,6 +149,28 @@ def test_the_same_tree_gives_the_same_bytes(image: Path, tmp_path: Path) -> None
     assert sha256_of(ext4(tmp_path, tree)) == sha256_of(image)
 
 
+def test_a_place_on_a_disk_gets_the_same_bytes_and_nothing_around_it(
+    image: Path, tmp_path: Path
+) -> None:
+    tree = Staging(tmp_path / "tree")
+    fill(tree)
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"A" * MIB + bytes(32 * MIB) + b"Z" * MIB)
+    ext4_in(Space(image=disk, start=MIB, size=32 * MIB), tree, tmp_path)
+
+    found = disk.read_bytes()
+    assert found[MIB:-MIB] == image.read_bytes()
+    assert (found[:MIB], found[-MIB:]) == (b"A" * MIB, b"Z" * MIB)
+
+
+def test_what_is_zero_takes_no_space(tmp_path: Path) -> None:
+    tree = Staging(tmp_path / "tree")
+    tree.put_file("file", b"x" * 100)
+    image = ext4(tmp_path, tree, size=1024 * MIB, journal=True)
+
+    assert image.stat().st_blocks * 512 < 4 * MIB
+
+
 def test_an_ordinary_user_makes_the_same_bytes(image: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
@@ -196,7 +223,7 @@ def test_groups_without_files_have_one_form(tmp_path: Path) -> None:
     later.write_text("\n".join(commands) + "\n")
     run(["debugfs", "-w", "-f", later, image], env={"E2FSPROGS_FAKE_TIME": str(NOW)})
     assert sha256_of(image) != wanted
-    normalise(image)
+    normalise(Space(image=image, size=1280 * MIB))
     assert sha256_of(image) == wanted
     check(image)
 
@@ -205,7 +232,7 @@ def test_what_we_do_not_make_has_no_normal_form(tmp_path: Path) -> None:
     image = tmp_path / "fs.img"
     image.write_bytes(bytes(MIB))
     with pytest.raises(DataError, match="no ext4 file system"):
-        normalise(image)
+        normalise(Space(image=image, size=MIB))
 
 
 def test_the_checksum_is_the_one_of_the_standard() -> None:
@@ -228,17 +255,16 @@ def test_a_tree_that_does_not_fit_is_refused_by_name(tmp_path: Path, what: str) 
 
 
 def fat(directory: Path, files: dict[str, bytes | Path], *, size: int = 128 * MIB) -> Path:
-    target = directory / "boot.img"
+    space = new_space(directory / "boot.img", size)
     make_fat(
         files,
-        target,
-        size=size,
+        space,
         label="system-boot",
         volume_id=0x5EED0001,
         time=NOW,
         scratch=directory,
     )
-    return target
+    return space.image
 
 
 FILES: dict[str, bytes | Path] = {

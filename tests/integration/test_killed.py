@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from coreimage.config import Workspace, load_workspace
 from coreimage.lib import run
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
+from coreimage.lib.temporary import temporary_place
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.keys import keyrings
 from tests.support.faults import Step, killed_at, steps
@@ -201,9 +203,10 @@ def _publish(workspace: Workspace, version: str, text: str) -> None:
 
 @pytest.fixture
 def scene(template: Path, tmp_path: Path) -> Iterator[Scene]:
-    found = Scene(template, tmp_path)
-    yield found
-    shutil.rmtree(found.root, ignore_errors=True)
+    # Hundreds of workspaces one after the other: in memory, where there is some.
+    place = temporary_place(1 << 30, usual=tmp_path)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Scene(template, Path(folder))
 
 
 def endure(scene: Scene, name: str, *, count: int | None) -> None:

@@ -11,8 +11,8 @@ import pytest
 from coreimage.lib import run
 from coreimage.model.publication import manifest_name, rootfs_name
 from tests.support.product import Product
-from tests.unit.rootfs.test_diff_files import tarball
-from tests.unit.rootfs.test_split import member
+from tests.unit.rootfs.diff.test_files import tarball
+from tests.unit.rootfs.tarballs.test_split import member
 
 ENTRY = """\
 shell ({version}) {suite}; urgency={urgency}

@@ -17,7 +17,7 @@ from coreimage.lib import run
 from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildResult
 from coreimage.pipeline import builds
-from coreimage.rootfs.definition import definition_places, select
+from coreimage.rootfs.definitions.definition import definition_places, select
 from tests.integration.test_image_set import DEFINITION, FAILS, WRITES
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.local_archive import LocalArchive, served

@@ -8,13 +8,11 @@ import re
 import struct
 from pathlib import Path
 
-from coreimage.flasher.disk.assemble import assemble
-from coreimage.flasher.disk.filesystems import make_fat
 from coreimage.flasher.disk.layout import Division, Table, ab_layout
 from coreimage.flasher.disk.plan import table_pieces
 from coreimage.flasher.disk.uboot import STAMP, SYSTEM, uboot_script, uboot_system
-from coreimage.lib.progress import Silent
 from coreimage.lib.run import run
+from tests.support.spaces import write_boot_disk
 
 LAYOUT = ab_layout(
     size=4_000_000_000, seed=b"test", division=Division(table=Table.MBR, bios_grub=False)
@@ -51,18 +49,8 @@ def make_disk(folder: Path, *, slots: str = "ab", mode: str = "regular", slot: s
     files: dict[str, bytes | Path] = {SYSTEM: text.encode(), "boot.scr": uboot_script()}
     for each in slots:
         files |= {f"{each}/vmlinuz": kernel(), f"{each}/initrd.img": b"initrd"}
-    image, disk = folder / "boot.img", folder / "disk.img"
-    make_fat(
-        files,
-        image,
-        size=BOOT.size,
-        label="system-boot",
-        volume_id=1,
-        time=1_700_000_000,
-        scratch=folder,
-    )
-    pieces = table_pieces(LAYOUT)
-    assemble(LAYOUT, images={"system-boot": image}, pieces=pieces, output=disk, progress=Silent())
+    disk = folder / "disk.img"
+    write_boot_disk(disk, LAYOUT, files=files, pieces=table_pieces(LAYOUT), scratch=folder)
     return disk
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from coreimage.rootfs.archive import Package, Suite
+from coreimage.rootfs.archives.archive import Package, Suite
 
 
 def package(name: str, *, size: int = 1, sha256: str = "0" * 64) -> Package:

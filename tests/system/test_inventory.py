@@ -6,7 +6,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from coreimage.rootfs.manifest import read_manifest
+from coreimage.rootfs.packages.manifest import read_manifest
 from tests.system.conftest import Road
 
 pytestmark = pytest.mark.system

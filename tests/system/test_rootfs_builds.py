@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.space import host_arch
-from coreimage.rootfs.definition import definition_names, load, select, shipped_definitions
+from coreimage.rootfs.definitions.definition import (
+    definition_names,
+    load,
+    select,
+    shipped_definitions,
+)
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.local_archive import LocalArchive, download, served
 from tests.support.product import Product, sums

@@ -28,7 +28,7 @@ from coreimage.feeds import (
     RemoteFeed,
     SystemImageFeed,
 )
-from coreimage.rootfs.definition import Architecture, Definition, Device, Release
+from coreimage.rootfs.definitions.definition import Architecture, Definition, Device, Release
 from coreimage.systemimage.imports.generators.table import GENERATORS
 
 ROOT = Path(__file__).parents[2]

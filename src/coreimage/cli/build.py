@@ -54,7 +54,7 @@ def request(
     """
     from coreimage.farm.folder import folder_of
     from coreimage.pipeline import builds
-    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.definitions.definition import definition_places, select
 
     space = load_space(workspace)
     places = definition_places(space.root)

@@ -86,6 +86,7 @@ def verify(
 
     Example: coreimage disk verify x86.img
     """
+    from coreimage.flasher.disk.newdisk import new_disk
     from coreimage.flasher.flash import make_disk
     from coreimage.flasher.inspect.show import look
     from coreimage.flasher.inspect.verify import compare
@@ -103,9 +104,12 @@ def verify(
         )
         options = _options(disk, facts, oem=oem, store=store, folders=oem_folders(home))
         with planned(options, place, progress=report, now=datetime.now(UTC)) as job:
-            parts = make_disk(job, progress=report)
-            found = compare(raw, facts, job.plan.layout, parts, scratch=scratch)
-            plan = job.plan
+            plan, wanted = job.plan, job.scratch / "wanted.img"
+            with new_disk(wanted, size=plan.layout.size) as new:
+                parts = make_disk(job, new, progress=report)
+            found = compare(
+                raw, wanted, facts=facts, layout=plan.layout, parts=parts, scratch=scratch
+            )
     if as_json:
         print_json(
             {

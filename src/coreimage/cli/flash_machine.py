@@ -37,7 +37,7 @@ def access_of(
     scratch: Path,
 ) -> Iterator[tuple["Access", Path | None]]:
     """Yield who may log in, and the private key that will lie beside `target` if one is made."""
-    from coreimage.flasher.disk.assemble import check_output
+    from coreimage.flasher.disk.newdisk import check_output
     from coreimage.flasher.provision import (
         Access,
         check_user,

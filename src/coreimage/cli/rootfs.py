@@ -1,7 +1,7 @@
 """coreimage rootfs: build root filesystems by hand, without the farm."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -9,99 +9,25 @@ from coreimage.cli.console import (
     JsonOption,
     WorkspaceOption,
     print_json,
-    print_section,
     print_table,
     progress,
 )
+from coreimage.cli.rootfs_diff import print_difference, side_of
+from coreimage.cli.rootfs_options import (
+    ArchOption,
+    DefinitionArgument,
+    DeviceOption,
+    ExtraOption,
+    MirrorOption,
+    NoCacheOption,
+    ReleaseOption,
+    archive_settings,
+    build_cache,
+    extra_archives,
+)
 from coreimage.cli.space import find_space, host_arch, load_space
 
-if TYPE_CHECKING:
-    from coreimage.config import ArchiveSettings, Workspace
-    from coreimage.rootfs.cache import Cache
-    from coreimage.rootfs.definition import Selection
-    from coreimage.rootfs.diff import Difference
-    from coreimage.rootfs.diff_sides import Side
-    from coreimage.rootfs.extra import ExtraArchive
-
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
-
-ReleaseOption = Annotated[
-    str | None,
-    typer.Option(help="The release, such as 13 or trixie; by default the definition's own."),
-]
-ArchOption = Annotated[
-    str, typer.Option(help="The architecture.", default_factory=host_arch, show_default="this one")
-]
-
-DefinitionArgument = Annotated[str, typer.Argument(help="The definition, such as debian-core.")]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="The device; by default the generic one of the architecture.")
-]
-MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
-NoCacheOption = Annotated[
-    bool,
-    typer.Option("--no-cache", help="Use nothing again of earlier builds but packages."),
-]
-ExtraOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--extra-archive",
-        metavar="NAME",
-        help="One more archive: OWNER/NAME[:PIN] is a PPA, NAME[:PIN] one of coreimage.toml. "
-        "May be repeated.",
-    ),
-]
-
-
-def archive_settings(
-    workspace: "Workspace | None", selection: "Selection", mirror: str | None
-) -> "ArchiveSettings":
-    """Return where packages come from; a mirror on the command line wins."""
-    from coreimage.config import ArchiveSettings
-
-    archives = workspace.settings.archives if workspace else {}
-    found = archives.get(selection.definition.distribution, ArchiveSettings())
-    if mirror is None:
-        return found
-    others = dict.fromkeys(("security_mirror", "ports_mirror"))
-    return found.model_copy(update={"mirror": mirror, **others})
-
-
-def build_cache(workspace: "Workspace | None") -> "Cache":
-    """Return the workspace's cache; without one, the user's own."""
-    import os
-
-    from coreimage.errors import RightsError
-    from coreimage.rootfs.cache import Cache
-
-    if workspace is not None:
-        return Cache(folder=workspace.cache, settings=workspace.settings.cache)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "coreimage")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RightsError(
-            f"there is no place for the cache: '{folder}': {error.strerror}",
-            hint="set XDG_CACHE_HOME to a folder of yours, or work in a workspace",
-        ) from error
-    return Cache(folder=folder)
-
-
-def extra_archives(
-    names: list[str] | None, workspace: "Workspace | None", selection: "Selection"
-) -> "list[ExtraArchive]":
-    """Return the archives that the command line adds, described by coreimage.toml."""
-    from coreimage.config import ArchiveSettings
-    from coreimage.rootfs.extra import named_archives
-
-    archives = workspace.settings.archives if workspace else {}
-    return named_archives(
-        names or [],
-        selection,
-        settings=archives.get(selection.definition.distribution, ArchiveSettings()),
-        configured=workspace.settings.extra_archives if workspace else {},
-        root=workspace.root if workspace else Path.cwd(),
-    )
 
 
 @app.command("list")
@@ -110,7 +36,7 @@ def list_definitions(as_json: JsonOption = False, workspace: WorkspaceOption = N
 
     Example: coreimage rootfs list
     """
-    from coreimage.rootfs.definition import definition_names, definition_places, load
+    from coreimage.rootfs.definitions.definition import definition_names, definition_places, load
 
     space = find_space(workspace)
     places = definition_places(space.root if space else None)
@@ -161,9 +87,9 @@ def build(
     from coreimage.errors import DataError
     from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
-    from coreimage.rootfs.definition import definition_places, select
-    from coreimage.rootfs.lock import read_lock
-    from coreimage.rootfs.locking import gzip_level_of, locked_inputs
+    from coreimage.rootfs.definitions.definition import definition_places, select
+    from coreimage.rootfs.reuse.lock import read_lock
+    from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
@@ -229,8 +155,8 @@ def explain_cache(
 
     from coreimage.config import CompressionSettings
     from coreimage.rootfs.build import gather
-    from coreimage.rootfs.cache import explain
-    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.definitions.definition import definition_places, select
+    from coreimage.rootfs.reuse.cache import explain
 
     found = find_space(workspace)
     selection = select(
@@ -280,9 +206,9 @@ def plan(
     import tempfile
     from datetime import UTC, datetime
 
-    from coreimage.rootfs.archive import find_archive
+    from coreimage.rootfs.archives.archive import find_archive
     from coreimage.rootfs.build import expected_files
-    from coreimage.rootfs.definition import definition_places, select
+    from coreimage.rootfs.definitions.definition import definition_places, select
     from coreimage.rootfs.describe import describe_plan, plan_lines
     from coreimage.rootfs.plan import plan_build, step_lines
 
@@ -322,7 +248,7 @@ def show(
 
     Example: coreimage rootfs show debian-core --release 13
     """
-    from coreimage.rootfs.definition import definition_places, read_sources, select
+    from coreimage.rootfs.definitions.definition import definition_places, read_sources, select
     from coreimage.rootfs.describe import describe_selection, selection_lines
 
     found = find_space(workspace)
@@ -342,7 +268,7 @@ def schema() -> None:
 
     Example: coreimage rootfs schema > definition.schema.json
     """
-    from coreimage.rootfs.definition import json_schema
+    from coreimage.rootfs.definitions.definition import json_schema
 
     print_json(json_schema())
 
@@ -364,7 +290,7 @@ def shell(
 
     Example: coreimage rootfs shell 7 -- cat /etc/os-release
     """
-    from coreimage.rootfs.shell import open_shell
+    from coreimage.rootfs.tree.shell import open_shell
 
     raise typer.Exit(open_shell(_built_tree(target, workspace), command or ["/bin/sh"]))
 
@@ -397,62 +323,18 @@ def diff(
 
     Example: coreimage rootfs diff debian-core/trixie/current debian-core/trixie/pending
     """
-    from coreimage.rootfs.changelog import debs_in
-    from coreimage.rootfs.diff import compare
-    from coreimage.rootfs.diff_report import describe
+    from coreimage.rootfs.diff.compare import compare
+    from coreimage.rootfs.diff.report import describe
+    from coreimage.rootfs.packages.changelog import debs_in
 
-    sides = [_side(each, arch, workspace) for each in (before, after)]
+    sides = [side_of(each, arch, workspace) for each in (before, after)]
     space = find_space(workspace)
     places = [*(debs or []), *([space.cache / "packages"] if space else [])]
     difference = compare(*sides, debs=debs_in(places))
     if as_json:
         print_json(describe(difference))
     else:
-        _print_difference(difference, every_file=files)
-
-
-def _print_difference(difference: "Difference", *, every_file: bool) -> None:
-    from coreimage.rootfs import diff_report as report
-
-    for line in report.summary(difference):
-        print(line)
-    if difference.packages:
-        columns = ["change", "package", "before", "after", "flaws"]
-        print_section("Packages", columns, report.package_rows(difference))
-    changelogs = list(report.changelog_lines(difference))
-    if changelogs:
-        print("\nChangelogs")
-        print("\n".join(changelogs))
-    loose = difference.unexplained
-    shown = loose if every_file else loose[: report.SHOWN_FILES]
-    columns = ["change", "path", "what", "growth", "package"]
-    if shown:
-        print_section("Files that no changed package explains", columns, report.file_rows(shown))
-    if len(loose) > len(shown):
-        print(f"… {len(loose) - len(shown)} more with --files")
-    for kind, part in difference.parts.items():
-        if part.changes:
-            heads = ["folder", "added", "removed", "changed", "growth"]
-            print_section(f"Folders of the {kind} tarball", heads, report.folder_rows(part))
-        if part.changes and every_file:
-            print_section(f"Files of the {kind} tarball", columns, report.file_rows(part.changes))
-
-
-def _side(target: str, arch: str | None, workspace: Path | None) -> "Side":
-    """Return the build that is meant; raises NotFoundError."""
-    from coreimage.model.publication import IMAGE_TYPE
-    from coreimage.rootfs.diff_sides import find_side
-
-    path = Path(target)
-    if path.is_dir():
-        return find_side(path, name=target, arch=arch)
-    space = load_space(workspace)
-    if target.isdigit():
-        return find_side(space.builds / target / "artifacts", name=f"build {target}", arch=arch)
-    place = Path(target)
-    if len(place.parts) == 3:  # noqa: PLR2004  project, series, build id
-        place = place.parent / IMAGE_TYPE / place.name
-    return find_side(space.publications / place, name=target, arch=arch)
+        print_difference(difference, every_file=files)
 
 
 def _built_tree(target: str, workspace: Path | None) -> Path:

@@ -5,10 +5,7 @@ in one statement that names the statuses it may come from, so that of two who wa
 only one can.
 """
 
-import sqlite3
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
 from datetime import datetime
@@ -17,22 +14,17 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Select,
-    create_engine,
-    event,
     func,
     or_,
     select,
     update,
 )
-from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
-from coreimage.errors import BusyError, CoreImageError, DataError, NotFoundError
-from coreimage.farm.schema import SCHEMA, Row, upgrade
-from coreimage.lib import files
+from coreimage.errors import BusyError, CoreImageError, NotFoundError
+from coreimage.farm.database import Database
+from coreimage.farm.schema import Row
 from coreimage.model.build import (
     Attempt,
     Build,
@@ -44,9 +36,6 @@ from coreimage.model.build import (
 )
 from coreimage.model.publication import next_build_id
 
-# How long to wait for another process that writes, in seconds.
-_PATIENCE = 30.0
-_PAUSE = 0.02
 _SHOWN_IDS = 5
 _MAX_ID = 2**63 - 1  # the greatest number that SQLite knows
 _REQUEST = tuple(each.name for each in fields_of(BuildRequest))
@@ -97,15 +86,8 @@ class Store:
     """
 
     def __init__(self, path: Path, *, record: Callable[[Build], None] = _nowhere) -> None:
-        self._path = path
         self._record = record
-        # No pool: a connection lives as long as one transaction and is never shared with a fork.
-        self._engine = create_engine(
-            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": _PATIENCE}
-        )
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
-        self._prepare()
+        self._database = Database(path)
 
     def request(
         self,
@@ -128,7 +110,7 @@ class Store:
         They share the first version of the day that no build of project and series has and that
         is not in `taken`. Ids are higher than any before and than `after`.
         """
-        with self._session(write=True) as session:
+        with self._database.session(write=True) as session:
             query = select(Row.version).where(Row.project == project, Row.series == series)
             versions = {*session.scalars(query), *taken}
             version = next_build_id(versions, today=now.date())
@@ -339,12 +321,12 @@ class Store:
 
     def projects(self) -> list[str]:
         """Return the projects that have builds."""
-        with self._session() as session:
+        with self._database.session() as session:
             return list(session.scalars(select(Row.project).distinct().order_by(Row.project)))
 
     def get(self, build_id: int) -> Build:
         """Return one build; NotFoundError names the newest ones."""
-        with self._session() as session:
+        with self._database.session() as session:
             return _build(self._row(session, build_id))
 
     def newest_with(self, fingerprint: str) -> Build | None:
@@ -363,7 +345,7 @@ class Store:
         return found[0] if found else None
 
     def _all(self, query: Select[Row]) -> list[Build]:
-        with self._session() as session:
+        with self._database.session() as session:
             return [_build(row) for row in session.scalars(query)]
 
     def _move(
@@ -383,7 +365,7 @@ class Store:
         BusyError when it runs, CoreImageError when it is over or has not begun; `what` says what
         cannot be done to it.
         """
-        with self._session(write=True) as session:
+        with self._database.session(write=True) as session:
             row = self._row(session, build_id)
             before = _build(row)
             after = replace(edit(before), status=status)
@@ -408,62 +390,6 @@ class Store:
             )
         return row
 
-    @contextmanager
-    def _session(self, *, write: bool = False) -> Iterator[Session]:
-        engine = self._engine.execution_options(immediate=write)
-        try:
-            with Session(engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except OperationalError as error:
-            raise _complaint(self._path, error.orig) from error
-        except DatabaseError as error:
-            raise DataError(f"'{self._path}' is not a usable database: {error.orig}") from error
-
-    def _prepare(self) -> None:
-        """Make the tables, once, while nobody else does."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._path.exists() and self._schema() == SCHEMA:
-            return
-        with files.lock(
-            self._path.with_suffix(".lock"), purpose="making the database", wait=_PATIENCE
-        ):
-            self._use_write_ahead_log()
-            found = self._schema()
-            if found > SCHEMA:
-                raise DataError(
-                    f"'{self._path}' has schema {found}, this version knows {SCHEMA}",
-                    hint="use the version of coreimage that wrote it, or a newer one",
-                )
-            if found < SCHEMA:
-                with self._session(write=True) as session:
-                    upgrade(session.connection(), found)
-
-    def _use_write_ahead_log(self) -> None:
-        """Let readers and a writer work at the same time; the file remembers it.
-
-        SQLite does not wait for others when it changes this: whoever has just looked whether there
-        are tables would make it fail.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            connection = self._engine.raw_connection()
-            try:
-                connection.cursor().execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise _complaint(self._path, error) from error
-            except sqlite3.DatabaseError as error:
-                raise DataError(f"'{self._path}' is not a usable database: {error}") from error
-            else:
-                return
-            finally:
-                connection.close()
-            time.sleep(_PAUSE)
-
-    def _schema(self) -> int:
-        with self._session() as session:
-            return int(session.connection().exec_driver_sql("PRAGMA user_version").scalar_one())
-
 
 def _with_attempt(build: Build, ended: Attempt) -> Build:
     return replace(
@@ -476,26 +402,3 @@ def _refusal(build: Build, what: str) -> CoreImageError:
     if build.status is BuildStatus.RUNNING:
         return BusyError(f"{message}, carried out by '{build.worker}'")
     return CoreImageError(f"{message}: {build.label}" if build.result else message)
-
-
-def _complaint(path: Path, error: BaseException | None) -> CoreImageError:
-    """Return the error for what SQLite says."""
-    if "locked" in str(error):
-        return BusyError(
-            f"'{path}' is in use by another process that does not let go: {error}",
-            hint="wait until it has finished and run the command again",
-        )
-    return CoreImageError(f"'{path}': {error}")
-
-
-def _configure(connection: Any, _: Any) -> None:
-    # The driver would begin transactions when it likes; _begin does it instead.
-    connection.isolation_level = None
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _begin(connection: Connection) -> None:
-    # A transaction that will write takes the write lock first: two that have read would both
-    # hold what the other one needs.
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

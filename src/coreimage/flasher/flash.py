@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.flasher.disk.assemble import assemble
-from coreimage.flasher.disk.content import DiskContent, DiskParts, make_parts
+from coreimage.flasher.disk.content import DiskContent, DiskParts, fill
+from coreimage.flasher.disk.newdisk import NewDisk, new_disk
 from coreimage.flasher.local import Kind, opened
 from coreimage.flasher.media.bmap import bmap_text
 from coreimage.flasher.media.card import write_card
@@ -97,11 +97,24 @@ def _version(plan: FlashPlan, payload: Payload) -> VersionPart:
 
 def flash(job: FlashJob, *, progress: Progress) -> None:
     """Make the disk image at the plan's output; raises whatever is wrong, and leaves nothing."""
-    _put(job, make_disk(job, progress=progress), progress)
+    plan, medium = job.plan, job.plan.medium
+    plain = medium.card is None and medium.form.plain
+    raw = plan.output if plain else job.scratch / "disk.img"
+    with new_disk(raw, size=plan.layout.size) as disk:
+        parts = make_disk(job, disk, progress=progress)
+    if medium.card is None and not plain:
+        deliver(raw, plan.output, medium.form, progress=progress)
+    if medium.card is None and not medium.bmap:
+        return
+    ranges = required_ranges(raw, plan.layout, filled=parts.filled, pieces=parts.pieces)
+    if medium.card is None:
+        files.write_atomically(bmap_path(plan.output), bmap_text(raw, ranges))
+    else:
+        write_card(raw, medium.card, ranges, exclusive=not medium.accepted, progress=progress)
 
 
-def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
-    """Make all parts of the disk below the job's scratch directory, and put them nowhere."""
+def make_disk(job: FlashJob, disk: NewDisk, *, progress: Progress) -> DiskParts:
+    """Fill a new disk, of the size of the plan's layout, with what is planned."""
     plan = job.plan
     with ExitStack() as stack:
         with _gathered(job, progress) as found:
@@ -128,8 +141,13 @@ def make_disk(job: FlashJob, *, progress: Progress) -> DiskParts:
             install_yaml=record_of(plan, time=time).to_yaml(),
             time=time,
         )
-        return make_parts(
-            content, layout=plan.layout, seed=plan.seed, scratch=job.scratch, progress=progress
+        return fill(
+            disk,
+            content,
+            layout=plan.layout,
+            seed=plan.seed,
+            scratch=job.scratch,
+            progress=progress,
         )
 
 
@@ -141,20 +159,3 @@ def _unpack(plan: FlashPlan, found: _Files, room: Path, progress: Progress) -> S
 def _total(plan: FlashPlan) -> int:
     local = sum(part.size for part in plan.local) if plan.from_channel else 0
     return plan.image.size + local
-
-
-def _put(job: FlashJob, parts: DiskParts, progress: Progress) -> None:
-    """Assemble the disk and make of it what was asked for."""
-    plan, medium = job.plan, job.plan.medium
-    plain = medium.card is None and medium.form.plain
-    raw = plan.output if plain else job.scratch / "disk.img"
-    assemble(plan.layout, images=parts.images, pieces=parts.pieces, output=raw, progress=progress)
-    if medium.card is None and not plain:
-        deliver(raw, plan.output, medium.form, progress=progress)
-    if medium.card is None and not medium.bmap:
-        return
-    ranges = required_ranges(raw, plan.layout, filled=parts.images, pieces=parts.pieces)
-    if medium.card is None:
-        files.write_atomically(bmap_path(plan.output), bmap_text(raw, ranges))
-    else:
-        write_card(raw, medium.card, ranges, exclusive=not medium.accepted, progress=progress)

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from coreimage.errors import DataError, UsageError
-from coreimage.flasher.disk.assemble import check_output
 from coreimage.flasher.disk.layout import Layout
+from coreimage.flasher.disk.newdisk import check_output
 from coreimage.flasher.disk.plan import plan_layout
 from coreimage.flasher.local import LocalPart, find_parts, local_image
 from coreimage.flasher.media.card import check_device, read_facts

@@ -13,7 +13,7 @@ from coreimage.model.build import Build, BuildStatus
 from coreimage.model.publication import build_id_key
 from coreimage.publisher import marks
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.definitions.definition import Selection
 
 
 def ensure_build(

@@ -8,7 +8,7 @@ from coreimage.errors import DataError
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
 from coreimage.lib.progress import Progress
 from coreimage.publisher import marks
-from coreimage.rootfs.definition import definition_places, select
+from coreimage.rootfs.definitions.definition import definition_places, select
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.imports.importer import import_image
 from coreimage.systemimage.keys import keyrings

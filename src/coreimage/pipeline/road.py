@@ -16,7 +16,7 @@ from coreimage.model.build import Build
 from coreimage.pipeline.builds import ensure_build
 from coreimage.pipeline.importing import channel_settings, import_published, is_fed
 from coreimage.pipeline.publishing import publish_finished
-from coreimage.rootfs.definition import definition_places, generic_device, select
+from coreimage.rootfs.definitions.definition import definition_places, generic_device, select
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.upkeep import keep_up
 

@@ -21,20 +21,22 @@ from coreimage.lib.files import (
     write_atomically,
 )
 from coreimage.lib.progress import Progress
-from coreimage.rootfs import debs, ids, stage
-from coreimage.rootfs.cache import Cache, Entry, Recipe, Shelf, link_or_copy
-from coreimage.rootfs.definition import Selection
-from coreimage.rootfs.download import bring
+from coreimage.rootfs.archives.download import bring
+from coreimage.rootfs.definitions import ids
+from coreimage.rootfs.definitions.definition import Selection
 from coreimage.rootfs.inputs import Inputs, gather
-from coreimage.rootfs.installed import InstalledPackage, installed
-from coreimage.rootfs.licences import declared_licences
-from coreimage.rootfs.locking import make_lock
-from coreimage.rootfs.manifest import manifest
-from coreimage.rootfs.namespace import require_user_namespace, unpacking_room
-from coreimage.rootfs.overlay import write_overlays
+from coreimage.rootfs.packages import debs
+from coreimage.rootfs.packages.installed import InstalledPackage, installed
+from coreimage.rootfs.packages.licences import declared_licences
+from coreimage.rootfs.packages.manifest import manifest
 from coreimage.rootfs.plan import RootfsPlan, plan_build
-from coreimage.rootfs.recipe import OF_THE_PACKAGES
-from coreimage.rootfs.split import SplitResult, split
+from coreimage.rootfs.reuse.cache import Cache, Entry, Recipe, Shelf, link_or_copy
+from coreimage.rootfs.reuse.locking import make_lock
+from coreimage.rootfs.reuse.recipe import OF_THE_PACKAGES
+from coreimage.rootfs.tarballs.split import SplitResult, split
+from coreimage.rootfs.tree import steps as stage
+from coreimage.rootfs.tree.namespace import require_user_namespace, unpacking_room
+from coreimage.rootfs.tree.overlay import write_overlays
 
 _ROOM_FOR_TREE = 2 << 30
 # Packages without compression, their tree, and what the initramfs is made of, per byte of packages.
@@ -313,7 +315,7 @@ def _bill(
     digests: Mapping[str, str],
 ) -> str:
     # Only builds need it, and it takes a quarter of a second to import.
-    from coreimage.rootfs.sbom import Contents, bill_of_materials
+    from coreimage.rootfs.packages.sbom import Contents, bill_of_materials
 
     selection = job.inputs.selection
     return bill_of_materials(

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from coreimage.rootfs.archive import Archive
-from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.archives.archive import Archive
+from coreimage.rootfs.definitions.definition import Selection
+from coreimage.rootfs.definitions.livebuild import PARTS
+from coreimage.rootfs.definitions.source import ADDITIVE, Source, merge
 from coreimage.rootfs.plan import RootfsPlan
-from coreimage.rootfs.source import ADDITIVE, Source, merge
-from coreimage.rootfs.tree import PARTS
 
 
 def describe_plan(

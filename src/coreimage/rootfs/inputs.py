@@ -9,10 +9,10 @@ from pathlib import Path
 from coreimage.config import ArchiveSettings
 from coreimage.errors import DataError
 from coreimage.lib.files import scratch_directory
-from coreimage.rootfs.archive import Archive, Resolution, find_archive, resolve
-from coreimage.rootfs.definition import Selection
-from coreimage.rootfs.extra import ExtraArchive
-from coreimage.rootfs.recipe import fingerprint, image_recipe, package_recipe
+from coreimage.rootfs.archives.archive import Archive, Resolution, find_archive, resolve
+from coreimage.rootfs.archives.extra import ExtraArchive
+from coreimage.rootfs.definitions.definition import Selection
+from coreimage.rootfs.reuse.recipe import fingerprint, image_recipe, package_recipe
 
 # Raised whenever the same inputs would give other bytes than before.
 FORMAT = 3

@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from coreimage.rootfs.archive import Archive
-from coreimage.rootfs.definition import Selection
+from coreimage.rootfs.archives.archive import Archive
+from coreimage.rootfs.definitions.definition import Selection
 
 # Where includes and hooks lie inside the tree while it is built.
 INSIDE = ".coreimage-build"

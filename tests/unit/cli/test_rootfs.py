@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from coreimage.cli.main import app
-from coreimage.cli.rootfs import archive_settings
+from coreimage.cli.rootfs_options import archive_settings
 from coreimage.config import ArchiveSettings, Settings, Workspace
 from coreimage.errors import CoreImageError, RightsError
-from coreimage.rootfs.definition import definition_names, select, shipped_definitions
+from coreimage.rootfs.definitions.definition import definition_names, select, shipped_definitions
 from tests.support.definitions import BASE, write
 
 

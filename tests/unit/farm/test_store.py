@@ -477,5 +477,5 @@ def test_whoever_looks_at_the_same_time_does_not_make_it_fail(tmp_path: Path) ->
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
     store = Store(tmp_path / "builds.sqlite")
-    with store._session(write=True):
+    with store._database.session(write=True):
         assert Store(tmp_path / "builds.sqlite").find() == []

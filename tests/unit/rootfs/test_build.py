@@ -17,14 +17,14 @@ from coreimage.errors import CommandError, CoreImageError, DataError
 from coreimage.lib.progress import Silent
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs import inputs as found
-from coreimage.rootfs import stage
-from coreimage.rootfs.archive import Archive, Resolution
-from coreimage.rootfs.cache import Cache
-from coreimage.rootfs.definition import select
+from coreimage.rootfs.archives.archive import Archive, Resolution
+from coreimage.rootfs.definitions.definition import select
 from coreimage.rootfs.plan import RootfsPlan, Step
+from coreimage.rootfs.reuse.cache import Cache
+from coreimage.rootfs.tree import steps as stage
 from tests.support.definitions import BASE, write
 from tests.support.resolutions import package, suite
-from tests.unit.rootfs.test_split import KERNEL, STATUS, member, stream
+from tests.unit.rootfs.tarballs.test_split import KERNEL, STATUS, member, stream
 
 WHEN = datetime(2026, 11, 23, tzinfo=UTC)
 # No more of a package than says when it was built.

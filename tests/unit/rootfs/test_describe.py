@@ -2,16 +2,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from coreimage.rootfs.archive import Archive
+from coreimage.rootfs.archives.archive import Archive
+from coreimage.rootfs.archives.extra import ExtraArchive
 from coreimage.rootfs.build import expected_files
-from coreimage.rootfs.definition import read_sources, select
+from coreimage.rootfs.definitions.definition import read_sources, select
 from coreimage.rootfs.describe import (
     describe_plan,
     describe_selection,
     plan_lines,
     selection_lines,
 )
-from coreimage.rootfs.extra import ExtraArchive
 from coreimage.rootfs.plan import plan_build
 from tests.support.definitions import BASE, KIOSK, write
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.rootfs.archive import Archive
-from coreimage.rootfs.definition import select
-from coreimage.rootfs.extra import ExtraArchive
+from coreimage.rootfs.archives.archive import Archive
+from coreimage.rootfs.archives.extra import ExtraArchive
+from coreimage.rootfs.definitions.definition import select
 from coreimage.rootfs.plan import RootfsPlan, Step, Where, plan_build, step_lines
 from tests.support.definitions import BASE, write
 

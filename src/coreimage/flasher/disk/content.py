@@ -1,19 +1,26 @@
-"""The file systems of a new disk: what goes into which partition, and their images."""
+"""What a new disk is filled with: which file systems and which bytes, and where."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coreimage.errors import DataError
 from coreimage.flasher.disk.filesystems import make_ext4, make_fat
 from coreimage.flasher.disk.grub import BOOT_LABEL
-from coreimage.flasher.disk.layout import Layout, derive_uuid
+from coreimage.flasher.disk.layout import Layout, Partition, derive_uuid
 from coreimage.flasher.disk.loader import bios_pieces, make_loader
+from coreimage.flasher.disk.newdisk import NewDisk
 from coreimage.flasher.disk.plan import Piece, raw_pieces, table_pieces
+from coreimage.flasher.disk.space import Space
 from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.own.machine import Own
 from coreimage.flasher.provision import Access
 from coreimage.flasher.tree.staging import Staging
+from coreimage.lib import files
 from coreimage.lib.progress import Progress
+
+SLOT, WRITABLE = "system-a", "writable"
+_FILE_SYSTEMS = (BOOT_LABEL, SLOT, WRITABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,31 +41,49 @@ class DiskContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskParts:
-    """A disk in parts: images by the names of partitions, and bytes outside of them."""
+    """What is on a disk: the names of the partitions with a content, and bytes outside of them."""
 
-    images: Mapping[str, Path]
-    pieces: list[Piece]
+    filled: Sequence[str]
+    pieces: Sequence[Piece]
 
 
-def make_parts(
-    content: DiskContent, *, layout: Layout, seed: bytes, scratch: Path, progress: Progress
+def fill(
+    disk: NewDisk,
+    content: DiskContent,
+    *,
+    layout: Layout,
+    seed: bytes,
+    scratch: Path,
+    progress: Progress,
 ) -> DiskParts:
-    """Make an image of every partition that is not empty, and all bytes that lie elsewhere."""
+    """Write everything that belongs on a disk, and say where it is.
+
+    Raises DataError for what does not fit, CoreImageError when there is no space for it.
+    """
     loader = make_loader(content.oem, layout, scratch=scratch)
     raw = raw_pieces(content.oem, layout, boot_code=loader.bios is not None)
     pieces = table_pieces(layout)
     if loader.bios is not None:
         pieces += bios_pieces(loader.bios, layout)
-    images = _images(
-        content, loader.files, layout=layout, seed=seed, scratch=scratch, task=progress
+    contents = content.oem.partition_contents()
+    for name, data in contents.items():
+        _check_fit(name, len(data), layout.partition(name).size)
+        disk.write(data, layout.partition(name).start)
+    _fill_partitions(
+        disk, content, loader.files, layout=layout, seed=seed, scratch=scratch, task=progress
     )
-    for name, data in content.oem.partition_contents().items():
-        images[name] = scratch / f"raw-{name}.img"
-        images[name].write_bytes(data)
-    return DiskParts(images=images, pieces=[*pieces, *raw])
+    for piece in [*pieces, *raw]:
+        disk.write(piece.data, piece.offset)
+    return DiskParts(filled=[*_FILE_SYSTEMS, *contents], pieces=[*pieces, *raw])
 
 
-def _images(
+def _check_fit(name: str, size: int, room: int) -> None:
+    if size > room:
+        raise DataError(f"the content of '{name}' has {size} bytes, its partition only {room}")
+
+
+def _fill_partitions(
+    disk: NewDisk,
     content: DiskContent,
     loader_files: Mapping[str, bytes],
     *,
@@ -66,14 +91,18 @@ def _images(
     seed: bytes,
     scratch: Path,
     task: Progress,
-) -> dict[str, Path]:
-    images = {name: scratch / f"{name}.img" for name in (BOOT_LABEL, "system-a", "writable")}
+) -> None:
+    spaces = {name: _space(disk, layout.partition(name)) for name in _FILE_SYSTEMS}
     install = {"install.yaml": content.install_yaml.encode()}
-    with task.task("making file systems", len(images), unit="steps") as steps:
+    boot_files = {**content.boot_files, **loader_files, **install}
+    trees = {SLOT: content.system, WRITABLE: _writable(content, scratch)}
+    needed = sum(_size(each) for each in boot_files.values())
+    needed += sum(tree.content_size for tree in trees.values())
+    files.require_space(disk.directory, needed, purpose="the disk image")
+    with task.task("making file systems", len(spaces), unit="steps") as steps:
         make_fat(
-            {**content.boot_files, **loader_files, **install},
-            images[BOOT_LABEL],
-            size=layout.partition(BOOT_LABEL).size,
+            boot_files,
+            spaces[BOOT_LABEL],
             label=BOOT_LABEL,
             volume_id=derive_uuid(seed, "FAT volume").int >> 96,
             time=content.time,
@@ -81,21 +110,26 @@ def _images(
             sector_size=layout.sector_size,
         )
         steps.advance(1)
-        trees = {"system-a": content.system, "writable": _writable(content, scratch)}
         for name, tree in trees.items():
             make_ext4(
                 tree,
-                images[name],
-                size=layout.partition(name).size,
+                spaces[name],
                 label=name,
                 uuid=derive_uuid(seed, f"file system {name}"),
                 hash_seed=derive_uuid(seed, f"directory hashes {name}"),
                 time=content.time,
                 scratch=scratch,
-                journal=name == "writable",
+                journal=name == WRITABLE,
             )
             steps.advance(1)
-    return images
+
+
+def _space(disk: NewDisk, partition: Partition) -> Space:
+    return Space(image=disk.path, start=partition.start, size=partition.size)
+
+
+def _size(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _writable(content: DiskContent, scratch: Path) -> Staging:

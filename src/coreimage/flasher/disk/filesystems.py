@@ -1,4 +1,4 @@
-"""File systems in plain files: ext4 from a staged tree, FAT from a few files.
+"""File systems inside of plain files: ext4 from a staged tree, FAT from a few files.
 
 Neither needs a right that an ordinary user lacks, and both are the same bytes whoever makes them,
 wherever and whenever.
@@ -15,6 +15,7 @@ from uuid import UUID
 from coreimage.errors import CoreImageError, DataError
 from coreimage.flasher.disk.inodes import finish_inodes
 from coreimage.flasher.disk.normal import normalise
+from coreimage.flasher.disk.space import Space
 from coreimage.flasher.tree.staging import Staging
 from coreimage.lib import run
 
@@ -24,13 +25,18 @@ _EXT4_FEATURES = (
     "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
     "dir_nlink,extra_isize,metadata_csum"
 )
-_EXT4_OPTIONS = "no_copy_xattrs,lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"
+# What is zero stays a hole where the file can have some, and is written where it cannot.
+_EXT4_OPTIONS = "no_copy_xattrs,discard,lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0"
 # Ours in place of the host's /etc/mke2fs.conf, which differs between distributions.
 _MKE2FS_CONF = "[fs_types]\n" + "".join(
     f"{name} = {{\n}}\n" for name in ("ext4", "floppy", "small", "big", "huge")
 )
 # Fewer clusters make another FAT. Source: Microsoft's FAT specification, "FAT type determination".
 _FAT32_CLUSTERS = 65525
+# What mkfs.vfat counts a size in; and heads and sectors per track, which it would else choose by
+# the size of the whole file.
+_FAT_UNIT = 1024
+_FAT_GEOMETRY = "8/32"
 # Sectors before the first cluster: reserved ones, and two tables of at most this size.
 _FAT_OVERHEAD = 32 + 2 * 520
 # With less than this, in bytes, a disk is taken for full.
@@ -41,9 +47,8 @@ _FAT_NAME = re.compile(r"[^\x00-\x1f\"*/:<>?\\|\x7f-\uffff]{1,255}(?<![. ])\Z")
 
 def make_ext4(
     staging: Staging,
-    image: Path,
+    space: Space,
     *,
-    size: int,
     label: str,
     uuid: UUID,
     hash_seed: UUID,
@@ -51,7 +56,7 @@ def make_ext4(
     scratch: Path,
     journal: bool = False,
 ) -> None:
-    """Make an ext4 file system of `size` bytes with the tree, as the new sparse file `image`.
+    """Make an ext4 file system with the tree in a space, which it fills.
 
     `time`, in UNIX seconds above 0, stands in every place that would tell when it was made. With
     `journal` it is one that is written to and can grow with its disk; without, one that is only
@@ -63,15 +68,14 @@ def make_ext4(
     argv: list[str | Path] = ["mke2fs", "-q", "-F", "-t", "ext4"]
     argv += ["-b", str(_BLOCK), "-I", "256", "-i", str(_BYTES_PER_INODE), "-m", "0"]
     argv += ["-O", _EXT4_FEATURES + (",has_journal,resize_inode" if journal else "")]
-    argv += ["-E", f"{_EXT4_OPTIONS},hash_seed={hash_seed}"]
-    argv += ["-J", f"size={_journal_size(size)}"] if journal else []
-    argv += ["-L", label, "-U", str(uuid), "-d", staging.root, image, str(size // _BLOCK)]
-    _create(image, size)
+    argv += ["-E", f"{_EXT4_OPTIONS},hash_seed={hash_seed},offset={space.start}"]
+    argv += ["-J", f"size={_journal_size(space.size)}"] if journal else []
+    argv += ["-L", label, "-U", str(uuid), "-d", staging.root]
     content = f"{len(staging.entries)} entries and {staging.content_size >> 20} MiB of files"
-    with _refusing_when_full(image, label, size, content):
-        run.run(argv, env=env)
-        finish_inodes(image, staging.entries, time=time, scratch=scratch, env=env)
-    normalise(image)
+    with _refusing_when_full(space, label, content):
+        run.run([*argv, space.image, str(space.size // _BLOCK)], env=env)
+        finish_inodes(space, staging.entries, time=time, scratch=scratch, env=env)
+    normalise(space)
 
 
 def _journal_size(size: int) -> int:
@@ -81,16 +85,15 @@ def _journal_size(size: int) -> int:
 
 def make_fat(
     files: Mapping[str, bytes | Path],
-    image: Path,
+    space: Space,
     *,
-    size: int,
     label: str,
     volume_id: int,
     time: int,
     scratch: Path,
     sector_size: int = 512,
 ) -> None:
-    """Make a FAT32 file system of `size` bytes with `files`, as the new sparse file `image`.
+    """Make a FAT32 file system with `files` in a space, which it fills.
 
     Keys are paths below its root, values contents or files to copy. `time` is in UNIX seconds,
     from 1980 on; `scratch` is a directory of the caller. Raises DataError for names that FAT
@@ -99,18 +102,19 @@ def make_fat(
     _check_fat_names(files)
     tree = (scratch / f"fat-{label}").absolute()
     for path, content in files.items():
-        _stage_fat_file(tree / path, content, time)
+        _stage_fat_file(tree / path, content)
     # No configuration but ours: the host's or the user's may map drives or change names.
     env = {"TZ": "UTC", "SOURCE_DATE_EPOCH": str(time), "MTOOLSRC": os.devnull, "LC_ALL": "C"}
-    _create(image, size)
+    first = str(space.start // sector_size)
     # The order matters: --invariant sets the volume id that -i then replaces.
     argv = ["mkfs.vfat", "--invariant", "-i", f"{volume_id:08X}", "-F", "32"]
-    argv += ["-S", str(sector_size), "-s", str(_sectors_per_cluster(label, size, sector_size))]
-    run.run([*argv, "-n", label, image], env=env)
+    argv += ["-S", str(sector_size), "-h", first, "--offset", first, "-n", label]
+    argv += ["-g", _FAT_GEOMETRY, "-s", str(_sectors_per_cluster(label, space.size, sector_size))]
+    run.run([*argv, space.image, str(space.size // _FAT_UNIT)], env=env)
     total = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
-    with _refusing_when_full(image, label, size, f"{len(files)} files of {total >> 20} MiB"):
+    with _refusing_when_full(space, label, f"{len(files)} files of {total >> 20} MiB"):
         for folder in sorted(path for path in (tree, *tree.rglob("*")) if path.is_dir()):
-            _fill_fat_folder(image, tree, folder, env)
+            _fill_fat_folder(space, tree, folder, env)
 
 
 def _sectors_per_cluster(label: str, size: int, sector_size: int) -> int:
@@ -125,25 +129,20 @@ def _sectors_per_cluster(label: str, size: int, sector_size: int) -> int:
     )
 
 
-def _create(image: Path, size: int) -> None:
-    with image.open("xb") as file:
-        file.truncate(size)
-
-
 @contextmanager
-def _refusing_when_full(image: Path, label: str, size: int, content: str) -> Iterator[None]:
+def _refusing_when_full(space: Space, label: str, content: str) -> Iterator[None]:
     try:
         yield
     except CoreImageError as error:
         if not _FULL.search(error.message):
             raise
         # The tools say the same of a full partition and of a full disk below its image.
-        if shutil.disk_usage(image.parent).free < _HARDLY_ANY:
+        if shutil.disk_usage(space.image).free < _HARDLY_ANY:
             raise CoreImageError(
-                f"there is no space left in '{image.parent}'", hint="free some space and try again"
+                "there is no space left for the disk image", hint="free some space and try again"
             ) from error
         raise DataError(
-            f"partition '{label}' of {size >> 20} MiB is too small for {content}",
+            f"partition '{label}' of {space.size >> 20} MiB is too small for {content}",
             hint="leave something out of the image",
         ) from error
 
@@ -158,21 +157,20 @@ def _check_fat_names(files: Mapping[str, object]) -> None:
             raise DataError(f"FAT cannot tell '{path}' from '{other}'")
 
 
-def _stage_fat_file(path: Path, content: bytes | Path, time: int) -> None:
+def _stage_fat_file(path: Path, content: bytes | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        shutil.copyfile(content, path)
-    os.utime(path, (time, time))
+        path.symlink_to(content.absolute())
 
 
-def _fill_fat_folder(image: Path, tree: Path, folder: Path, env: Mapping[str, str]) -> None:
+def _fill_fat_folder(space: Space, tree: Path, folder: Path, env: Mapping[str, str]) -> None:
     """Make one folder and copy its files, sorted: the order of directory entries is ours."""
     inside = folder.relative_to(tree)
-    drive = ["-i", image.name]  # relative, because mtools would read "@@" in a path as an offset
+    drive = ["-i", space.for_mtools]
     if folder != tree:
-        run.run(["mmd", *drive, f"::/{inside}"], env=env, cwd=image.parent)
+        run.run(["mmd", *drive, f"::/{inside}"], env=env)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if files:
-        run.run(["mcopy", *drive, "-m", *files, f"::/{inside}"], env=env, cwd=image.parent)
+        run.run(["mcopy", *drive, *files, f"::/{inside}"], env=env)

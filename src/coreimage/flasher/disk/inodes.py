@@ -1,6 +1,6 @@
 """Inodes of an ext4 image: owners, modes, times and attributes that the staged files cannot have.
 
-One pass of debugfs(8) over the plain file: no mount and no privilege.
+Passes of debugfs(8) over the plain file: no mount and no privilege.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from coreimage.errors import CoreImageError
+from coreimage.flasher.disk.space import Space
 from coreimage.flasher.tree.staging import Entry, Kind
 from coreimage.lib import run
 
@@ -23,7 +24,7 @@ _LATEST = (1 << 34) - (1 << 31) - 1
 
 
 def finish_inodes(
-    image: Path, entries: Mapping[str, Entry], *, time: int, scratch: Path, env: Mapping[str, str]
+    space: Space, entries: Mapping[str, Entry], *, time: int, scratch: Path, env: Mapping[str, str]
 ) -> None:
     """Give every inode of an ext4 image the attributes of its path in `entries`.
 
@@ -31,7 +32,7 @@ def finish_inodes(
     `env` is what makes the e2fsprogs reproducible. Raises CoreImageError when the image does not
     hold exactly these paths, or no room for their attributes.
     """
-    inodes = _inodes_by_path(image, scratch=scratch, env=env)
+    inodes = _inodes_by_path(space, scratch=scratch, env=env)
     different = (entries.keys() ^ inodes.keys()) - {_LOST_AND_FOUND_NAME}
     if different:
         raise CoreImageError(
@@ -40,10 +41,10 @@ def finish_inodes(
         )
     by_inode = {inode: entries.get(path, _LOST_AND_FOUND) for path, inode in inodes.items()}
     commands = [*_attribute_commands(by_inode, scratch), *_field_commands(by_inode, time)]
-    _debugfs(image, commands, scratch=scratch, env=env)
+    _debugfs(space, commands, scratch=scratch, env=env)
 
 
-def _inodes_by_path(image: Path, *, scratch: Path, env: Mapping[str, str]) -> dict[str, int]:
+def _inodes_by_path(space: Space, *, scratch: Path, env: Mapping[str, str]) -> dict[str, int]:
     """Walk the directories level by level, by inode number, so that no path needs quoting."""
     inodes = {"": _ROOT}
     level = {_ROOT: ""}
@@ -51,7 +52,7 @@ def _inodes_by_path(image: Path, *, scratch: Path, env: Mapping[str, str]) -> di
         commands = [f"ls -p <{inode}>" for inode in level]
         below: dict[int, str] = {}
         for parent, inode, mode, name in _children(
-            _debugfs(image, commands, scratch=scratch, env=env)
+            _debugfs(space, commands, scratch=scratch, env=env)
         ):
             path = f"{level[parent]}/{name}".removeprefix("/")
             inodes[path] = inode
@@ -108,7 +109,7 @@ def _timestamp(seconds: int) -> tuple[str, str]:
 
 
 def _debugfs(
-    image: Path, commands: Iterable[str], *, scratch: Path, env: Mapping[str, str]
+    space: Space, commands: Iterable[str], *, scratch: Path, env: Mapping[str, str]
 ) -> bytes:
     """Run commands on an image and return what they print, errors apart.
 
@@ -116,9 +117,10 @@ def _debugfs(
     """
     script = scratch / "debugfs-script"
     script.write_text("".join(f"{command}\n" for command in commands))
-    done = run.run(["debugfs", "-w", "-f", script.name, image.absolute()], cwd=scratch, env=env)
+    argv = ["debugfs", "-w", "-f", script.name, space.for_e2fsprogs]
+    done = run.run(argv, cwd=scratch, env=env)
     said = done.stderr.decode(errors="replace").splitlines()
     complaints = [line for line in said if line and not line.startswith("debugfs 1.")]
     if complaints:
-        raise CoreImageError(f"debugfs could not finish '{image.name}': {complaints[0]}")
+        raise CoreImageError(f"debugfs could not finish the file system: {complaints[0]}")
     return done.stdout

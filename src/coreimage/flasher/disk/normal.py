@@ -9,10 +9,10 @@ Block", "Block Group Descriptors" and "Checksums".
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from coreimage.errors import DataError
+from coreimage.flasher.disk.space import Space
 
 _SUPERBLOCK = 1024
 _MAGIC = 0xEF53
@@ -81,32 +81,32 @@ def _is_power(number: int, base: int) -> bool:
     return number == 1
 
 
-def normalise(image: Path) -> None:
+def normalise(space: Space) -> None:
     """Bring an ext4 image into the form that does not depend on who made it; raises DataError.
 
     It must have 64-bit descriptors, metadata checksums and blocks of more than 1024 bytes, as ours.
     """
-    with image.open("r+b") as file:
-        file.seek(_SUPERBLOCK)
-        geometry = _geometry(file.read(1024), image.name)
+    with space.image.open("r+b") as file:
+        file.seek(space.start + _SUPERBLOCK)
+        geometry = _geometry(file.read(1024))
         empty: set[int] = set()
         for group in range(geometry.groups):
             if geometry.has_copy(group):
-                start = group * geometry.per_group * geometry.block
-                _rewrite_superblock(file, start if group else _SUPERBLOCK)
+                start = space.start + group * geometry.per_group * geometry.block
+                _rewrite_superblock(file, start if group else start + _SUPERBLOCK)
                 empty |= set(_rewrite_table(file, start + geometry.block, geometry))
         for block in sorted(empty):
-            file.seek(block * geometry.block)
+            file.seek(space.start + block * geometry.block)
             file.write(bytes(geometry.block))
 
 
-def _geometry(superblock: bytes, name: str) -> _Geometry:
+def _geometry(superblock: bytes) -> _Geometry:
     def number(kind: str, at: int) -> int:
         return int(struct.unpack_from(f"<{kind}", superblock, at)[0])
 
     incompatible = number("I", 0x60)
     if number("H", 0x38) != _MAGIC or not incompatible & _64BIT or not number("I", 0x18):
-        raise DataError(f"'{name}' is no ext4 file system of the form that we make")
+        raise DataError("it is no ext4 file system of the form that we make")
     by_uuid = crc32c(0xFFFFFFFF, superblock[0x68:0x78])
     return _Geometry(
         block=1024 << number("I", 0x18),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.errors import DataError
-from coreimage.flasher.disk.content import DiskParts
+from coreimage.flasher.disk.content import SLOT, DiskParts
+from coreimage.flasher.disk.grub import BOOT_LABEL
 from coreimage.flasher.disk.layout import Layout, Partition
 from coreimage.flasher.inspect.show import DiskFacts
 from coreimage.flasher.provision import Access
@@ -34,13 +35,19 @@ def access_of(facts: DiskFacts) -> Access:
 
 
 def compare(
-    disk: Path, facts: DiskFacts, layout: Layout, parts: DiskParts, *, scratch: Path
+    disk: Path,
+    wanted: Path,
+    *,
+    facts: DiskFacts,
+    layout: Layout,
+    parts: DiskParts,
+    scratch: Path,
 ) -> list[Difference]:
-    """Return how a raw disk differs from the disk that `parts` would make."""
+    """Return how a raw disk differs from the one that is `wanted`, which has `parts`."""
     found = [*_tables(disk, parts), *_layouts(facts.layout, layout)]
     if not found:
-        found += _boot_files(disk, layout.partition("system-boot"), parts, scratch)
-        found += _system(disk, layout.partition("system-a"), parts.images["system-a"])
+        found += _boot_files(disk, wanted, layout.partition(BOOT_LABEL), scratch)
+        found += _system(disk, wanted, layout.partition(SLOT))
     return found
 
 
@@ -69,19 +76,19 @@ def _tables(disk: Path, parts: DiskParts) -> Iterator[Difference]:
 
 
 def _boot_files(
-    disk: Path, partition: Partition, parts: DiskParts, scratch: Path
+    disk: Path, wanted: Path, partition: Partition, scratch: Path
 ) -> Iterator[Difference]:
-    wanted = _tree(f"{parts.images['system-boot']}", scratch / "wanted")
+    expected = _tree(f"{wanted}@@{partition.start}", scratch / "wanted")
     found = _tree(f"{disk}@@{partition.start}", scratch / "found")
-    for path in sorted({*wanted, *found}):
+    for path in sorted({*expected, *found}):
         if path.endswith(_CHANGING) or path.startswith(_OTHER_SLOT):
             continue
         where = f"system-boot: {path}"
         if path not in found:
             yield Difference(where=where, what="is missing")
-        elif path not in wanted:
+        elif path not in expected:
             yield Difference(where=where, what="should not be there")
-        elif wanted[path].read_bytes() != found[path].read_bytes():
+        elif expected[path].read_bytes() != found[path].read_bytes():
             yield Difference(where=where, what="has another content")
 
 
@@ -95,12 +102,13 @@ def _tree(drive: str, target: Path) -> dict[str, Path]:
     return {f"/{path.relative_to(target).as_posix()}": path for path in files}
 
 
-def _system(disk: Path, partition: Partition, image: Path) -> Iterator[Difference]:
-    """Compare a whole partition with its image; only the first difference is told."""
-    with disk.open("rb") as found, image.open("rb") as wanted:
+def _system(disk: Path, wanted: Path, partition: Partition) -> Iterator[Difference]:
+    """Compare a whole partition; only the first difference is told."""
+    with disk.open("rb") as found, wanted.open("rb") as expected:
         found.seek(partition.start)
+        expected.seek(partition.start)
         position = 0
-        while chunk := wanted.read(CHUNK):
+        while chunk := expected.read(min(CHUNK, partition.size - position)):
             other = found.read(len(chunk))
             if other != chunk:
                 same = next(

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from coreimage.errors import UsageError
-from coreimage.flasher.disk.assemble import check_output, give_name
+from coreimage.flasher.disk.newdisk import check_output, give_name
 from coreimage.lib import compress, files, run
 from coreimage.lib.progress import Progress
 

@@ -1,0 +1,92 @@
+"""What commands about root file systems are told: options, and what they stand for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coreimage.cli.space import host_arch
+
+if TYPE_CHECKING:
+    from coreimage.config import ArchiveSettings, Workspace
+    from coreimage.rootfs.archives.extra import ExtraArchive
+    from coreimage.rootfs.definitions.definition import Selection
+    from coreimage.rootfs.reuse.cache import Cache
+
+ReleaseOption = Annotated[
+    str | None,
+    typer.Option(help="The release, such as 13 or trixie; by default the definition's own."),
+]
+ArchOption = Annotated[
+    str, typer.Option(help="The architecture.", default_factory=host_arch, show_default="this one")
+]
+
+DefinitionArgument = Annotated[str, typer.Argument(help="The definition, such as debian-core.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="The device; by default the generic one of the architecture.")
+]
+MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
+NoCacheOption = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Use nothing again of earlier builds but packages."),
+]
+ExtraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra-archive",
+        metavar="NAME",
+        help="One more archive: OWNER/NAME[:PIN] is a PPA, NAME[:PIN] one of coreimage.toml. "
+        "May be repeated.",
+    ),
+]
+
+
+def archive_settings(
+    workspace: "Workspace | None", selection: "Selection", mirror: str | None
+) -> "ArchiveSettings":
+    """Return where packages come from; a mirror on the command line wins."""
+    from coreimage.config import ArchiveSettings
+
+    archives = workspace.settings.archives if workspace else {}
+    found = archives.get(selection.definition.distribution, ArchiveSettings())
+    if mirror is None:
+        return found
+    others = dict.fromkeys(("security_mirror", "ports_mirror"))
+    return found.model_copy(update={"mirror": mirror, **others})
+
+
+def build_cache(workspace: "Workspace | None") -> "Cache":
+    """Return the workspace's cache; without one, the user's own."""
+    import os
+
+    from coreimage.errors import RightsError
+    from coreimage.rootfs.reuse.cache import Cache
+
+    if workspace is not None:
+        return Cache(folder=workspace.cache, settings=workspace.settings.cache)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "coreimage")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RightsError(
+            f"there is no place for the cache: '{folder}': {error.strerror}",
+            hint="set XDG_CACHE_HOME to a folder of yours, or work in a workspace",
+        ) from error
+    return Cache(folder=folder)
+
+
+def extra_archives(
+    names: list[str] | None, workspace: "Workspace | None", selection: "Selection"
+) -> "list[ExtraArchive]":
+    """Return the archives that the command line adds, described by coreimage.toml."""
+    from coreimage.config import ArchiveSettings
+    from coreimage.rootfs.archives.extra import named_archives
+
+    archives = workspace.settings.archives if workspace else {}
+    return named_archives(
+        names or [],
+        selection,
+        settings=archives.get(selection.definition.distribution, ArchiveSettings()),
+        configured=workspace.settings.extra_archives if workspace else {},
+        root=workspace.root if workspace else Path.cwd(),
+    )

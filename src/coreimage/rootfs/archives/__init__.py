@@ -1,0 +1,1 @@
+"""Package archives: what they would install, and bringing it."""

@@ -1,0 +1,1 @@
+"""Definitions: what an image is made of, as people write it."""

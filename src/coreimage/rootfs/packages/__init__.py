@@ -1,0 +1,1 @@
+"""Packages: what they say, in archives, in trees and to others."""

@@ -1,0 +1,1 @@
+"""What can be used again: caches, locks, and what decides."""

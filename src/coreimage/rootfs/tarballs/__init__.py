@@ -1,0 +1,1 @@
+"""Tarballs: the tree, divided and compressed in one pass."""

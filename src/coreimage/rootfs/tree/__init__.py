@@ -1,0 +1,1 @@
+"""The tree: programs that run in it, and what is laid over it."""

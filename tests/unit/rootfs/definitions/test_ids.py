@@ -1,0 +1,133 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import DataError
+from coreimage.lib import run
+from coreimage.rootfs.definitions import ids
+from coreimage.rootfs.definitions.definition import definition_places, select
+
+USERS = """\
+# users
+root:x:0:0:root:/root:/bin/bash
+sshd:x:101:65534::/run/sshd:/usr/sbin/nologin
+core:x:1000:1000::/home/core:/bin/bash
+"""
+GROUPS = "root:x:0:\nadm:x:4:core\ncore:x:1000:\n"
+
+
+def pins(folder: Path, passwd: str = USERS, group: str = GROUPS) -> ids.Pins:
+    (folder / "passwd").write_text(passwd)
+    (folder / "group").write_text(group)
+    found = ids.read_pins([folder / "passwd"], [folder / "group"])
+    assert found is not None
+    return found
+
+
+def test_later_files_win_by_name(tmp_path: Path) -> None:
+    pins(tmp_path)
+    (tmp_path / "more").write_text("sshd:x:102:65534::/run/sshd:/bin/false\nnew:x:103:103::/:/x\n")
+    found = ids.read_pins([tmp_path / "passwd", tmp_path / "more"], [])
+    assert found is not None
+    assert list(found.users) == ["root", "sshd", "core", "new"]
+    assert ":102:" in found.users["sshd"]
+    assert ids.read_pins([], []) is None
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "complaint"),
+    [
+        ("a:x:1:1\n", "", "passwd:1: 'a:x:1:1' does not have the 7 fields"),
+        ("\na:x:1:b:::\n", "", "passwd:2: "),
+        ("", "a:x:one:\n", "group:1: "),
+        ("a:x:5:5:::\nb:x:5:6:::\n", "", "'b' and 'a' have the same number"),
+        ("", "a:x:5:\nb:x:5:\n", "'b' and 'a' have the same number"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, passwd: str, group: str, complaint: str) -> None:
+    with pytest.raises(DataError, match=re.escape(complaint)):
+        pins(tmp_path, passwd, group)
+
+
+def test_system_ids_are_written_early_and_cannot_log_in(tmp_path: Path) -> None:
+    assert ids.early_files(pins(tmp_path), epoch=86400 * 100 + 5) == {
+        "passwd": USERS.splitlines(keepends=True)[1].encode()
+        + USERS.splitlines(keepends=True)[2].encode(),
+        "group": b"root:x:0:\nadm:x:4:core\n",
+        "shadow": b"root:!*:100::::::\nsshd:!*:100::::::\n",
+        "gshadow": b"root:!*::\nadm:!*::core\n",
+    }
+
+
+@pytest.mark.parametrize("shadow", [True, False])
+def test_the_script_adds_what_is_missing(tmp_path: Path, *, shadow: bool) -> None:
+    """The script itself, on files elsewhere than /etc."""
+    etc = tmp_path / "etc"
+    (tmp_path / "ids").mkdir()
+    etc.mkdir()
+    for name, text in ids.early_files(pins(tmp_path), epoch=86400).items():
+        (tmp_path / "ids" / name).write_bytes(text)
+    (etc / "passwd").write_text("root:*:0:0:root:/root:/bin/bash\n")
+    (etc / "group").write_text("root:*:0:\n")
+    if shadow:
+        (etc / "shadow").write_text("root:*:1::::::\n")
+        (etc / "gshadow").write_text("root:*::\n")
+    (tmp_path / "pin-ids").write_text(ids.PIN_SCRIPT.replace("/etc/", f"{etc}/"))
+    for _ in range(2):
+        run.run(["sh", tmp_path / "pin-ids"])
+        found = {path.name: path.read_text() for path in etc.iterdir()}
+        word = "x" if shadow else "*"
+        assert found["passwd"] == (
+            f"root:*:0:0:root:/root:/bin/bash\nsshd:{word}:101:65534::/run/sshd:/usr/sbin/nologin\n"
+        )
+        assert found["group"] == f"root:*:0:\nadm:{word}:4:core\n"
+        if shadow:
+            assert found["shadow"] == "root:*:1::::::\nsshd:!*:1::::::\n"
+            assert found["gshadow"] == "root:*::\nadm:!*::core\n"
+        else:
+            assert set(found) == {"passwd", "group"}
+
+
+def test_a_tree_with_the_pinned_ids_passes(tmp_path: Path) -> None:
+    ids.check(pins(tmp_path), passwd=USERS[8:].encode(), group=b"adm:x:4:other\n", folder=tmp_path)
+
+
+def test_new_ids_are_told_with_the_lines_to_add(tmp_path: Path) -> None:
+    added = "_chrony:!:102:103:Chrony daemon,,,:/var/lib/chrony:/usr/sbin/nologin\n"
+    with pytest.raises(DataError) as caught:
+        ids.check(
+            pins(tmp_path),
+            passwd=(USERS[8:] + added).encode(),
+            group=(GROUPS + "_chrony:x:103:core\n").encode(),
+            folder=Path("d/ids"),
+        )
+    assert caught.value.message == (
+        "the build made ids that are not pinned:\n"
+        "  d/ids/passwd: _chrony:x:102:103:Chrony daemon,,,:/var/lib/chrony:/usr/sbin/nologin\n"
+        "  d/ids/group: _chrony:x:103:"
+    )
+    assert "add the lines" in caught.value.hint
+
+
+def test_moved_ids_are_told_with_both_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        ids.check(
+            pins(tmp_path),
+            passwd=b"sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n",
+            group=b"adm:x:5:\n",
+            folder=tmp_path,
+        )
+    assert caught.value.message == (
+        "ids have moved:\n  user 'sshd' is 105:65534, pinned is 101:65534\n"
+        "  group 'adm' is 5, pinned is 4"
+    )
+
+
+@pytest.mark.parametrize("release", ["12", "13"])
+def test_debian_core_pins_its_ids(release: str) -> None:
+    found = select("debian-core", release, "amd64", definition_places(None)).pins()
+    assert found is not None
+    assert {"root", "nobody", "sshd", "systemd-network", "core"} <= found.users.keys()
+    groups = {line.split(":")[2] for line in found.groups.values()}
+    assert {line.split(":")[3] for line in found.users.values()} <= groups

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import DataError, NotFoundError
+from coreimage.rootfs.definitions.definition import Selection, json_schema, select
+from tests.support.definitions import BASE, KIOSK, write
+
+DEVICES = BASE + '[architectures.arm64]\nbootloader = "grub"\n[devices.box]\narch = "amd64"\n'
+
+
+def of(place: Path, name: str = "base", arch: str = "amd64", **words: str) -> Selection:
+    return select(name, words.get("release"), arch, [place], words.get("device"))
+
+
+def touch(path: Path, text: str = "", *, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def test_later_layers_win_and_those_of_the_extended_come_first(tmp_path: Path) -> None:
+    base, kiosk = write(tmp_path / "base", DEVICES), write(tmp_path / "kiosk", KIOSK)
+    layers = ["", "series/trixie", "arch/amd64", "device/box", "series/bookworm", "arch/arm64"]
+    for number, layer in enumerate(layers):
+        for name in range(number + 1):
+            touch(base / layer / f"includes.chroot/{name}", layer)
+
+    def which(**words: str) -> dict[str, str]:
+        files = of(tmp_path, "kiosk", **words).files("includes.chroot")
+        return {name: path.read_text() for name, path in files.items()}
+
+    trixie, box = "series/trixie", "device/box"
+    assert which(device="box") == {"0": box, "1": box, "2": box, "3": box}
+    assert which() == {"0": "arch/amd64", "1": "arch/amd64", "2": "arch/amd64"}
+    assert which(arch="arm64", release="12")["5"] == "arch/arm64"
+    touch(kiosk / "includes.chroot/0", "kiosk")
+    touch(kiosk / "series/trixie/includes.chroot/1", "kiosk trixie")
+    assert which(device="box")["0"] == "kiosk"
+    assert which(device="box")["1"] == "kiosk trixie"
+    assert trixie in str(of(tmp_path, "kiosk").layers[1])
+
+
+def test_a_device_adds_packages_and_has_its_boot_loader(tmp_path: Path) -> None:
+    text = DEVICES + 'packages = ["gpsd"]\nwithout_packages = ["sed"]\nbootloader = "grub"\n'
+    write(tmp_path / "base", text)
+    packages = of(tmp_path, device="box").packages
+    assert "gpsd" in packages
+    assert "sed" not in packages
+    assert of(tmp_path, device="box").bootloader == "grub"
+    assert of(tmp_path).device == of(tmp_path, device="generic_amd64").device == "generic_amd64"
+    assert of(tmp_path).digest() != of(tmp_path, device="box").digest()
+    with pytest.raises(NotFoundError, match="no device 'box' of architecture 'arm64'") as caught:
+        of(tmp_path, arch="arm64", device="box")
+    assert caught.value.hint == "its devices are generic_arm64"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint", "hint"),
+    [
+        ("include.chroot/etc/x", "is no part of a definition", "did you mean 'includes.chroot'?"),
+        ("hooks/10-x.chrot", "would be ignored for its name", ""),
+        ("hooks/10-x.hook", "would be ignored for its name", ""),
+        ("package-lists/x.list", "would be ignored for its name", ".list.chroot"),
+        ("archives/x.list", "would be ignored for its name", ".list.chroot"),
+        ("archives/a b.list.chroot", "apt would ignore", ""),
+        ("preseed/x.conf", "would be ignored for its name", ".cfg"),
+        ("ids/old-passwd", "would be ignored for its name", "passwd or group"),
+        ("ids/shadow", "would be ignored for its name", ""),
+        ("series/trixy/hooks/x.chroot", "series 'trixy'", "did you mean 'trixie'?"),
+        ("series/trixie/hoks/x.chroot", "is no part of a definition", "did you mean 'hooks'?"),
+        ("arch/arm64/ids/passwd", "arch 'arm64'", "did you mean 'amd64'?"),
+        ("device/generic/ids/passwd", "device 'generic'", "did you mean 'generic_amd64'?"),
+        ("device/box/series/trixie/x", "is no part of a definition", ""),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    tmp_path: Path, name: str, complaint: str, hint: str
+) -> None:
+    write(tmp_path / "base", BASE + '[devices.box]\narch = "amd64"\n')
+    touch(tmp_path / "base" / name, mode=0o755)
+    with pytest.raises(DataError, match=complaint) as caught:
+        of(tmp_path)
+    assert hint in caught.value.hint
+
+
+def test_hidden_folders_are_nobodys_business(tmp_path: Path) -> None:
+    touch(write(tmp_path / "base", BASE) / ".git/hooks/x")
+    assert of(tmp_path).files("hooks") == {}
+
+
+def test_an_extending_definition_need_not_have_all_series(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", BASE)
+    touch(base / "series/bookworm/includes.chroot/x")
+    one = '[releases.13]\nseries = "trixie"\nsuites = ["trixie"]\n'
+    write(tmp_path / "kiosk", KIOSK + one)
+    assert of(tmp_path, "kiosk").files("includes.chroot") == {}
+
+
+def test_everything_counts_for_the_digest(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", DEVICES)
+    seen = {of(tmp_path).digest()}
+    for name in (
+        "hooks/1.chroot_early",
+        "hooks/1.binary",
+        "package-lists/a.list.chroot",
+        "archives/a.pref.chroot",
+        "preseed/a.cfg",
+        "ids/passwd",
+        "series/trixie/ids/passwd",
+        "arch/amd64/includes.chroot/x",
+        "device/generic_amd64/includes.chroot/x",
+    ):
+        touch(base / name, f"# {name}" if "includes" in name else "", mode=0o755)
+        seen.add(of(tmp_path).digest())
+    assert len(seen) == 10
+    touch(base / "series/bookworm/includes.chroot/x")
+    assert of(tmp_path).digest() in seen
+
+
+def test_the_schema_asks_for_the_whole_or_for_what_is_extended() -> None:
+    schema = json_schema()
+    assert schema["required"] == ["name"]
+    whole = schema["anyOf"][1]["required"]
+    assert {"releases", "architectures", "default_release", "distribution"} <= set(whole)
+    assert schema["properties"]["device_tarball"]["default"] is True
+    assert "description" in schema["properties"]["packages"]
+    assert schema["additionalProperties"] is False

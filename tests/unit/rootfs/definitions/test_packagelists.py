@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import DataError
+from coreimage.rootfs.definitions.definition import select
+from coreimage.rootfs.definitions.packagelists import read_list
+from tests.support.definitions import BASE, write
+
+FACTS = {"ARCHITECTURES": "amd64", "DISTRIBUTION": "trixie"}
+
+
+def read(folder: Path, text: str) -> list[str]:
+    path = folder / "x.list.chroot"
+    path.write_text(text)
+    return read_list(path, facts=FACTS)
+
+
+def test_names_comments_and_conditions(tmp_path: Path) -> None:
+    text = """\
+# a comment
+one two   # the rest
+
+#if ARCHITECTURES amd64 i386
+three
+#endif
+#if DISTRIBUTION bookworm
+four
+  # not seen
+#endif
+g++
+"""
+    assert read(tmp_path, text) == ["one", "two", "three", "g++"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("aa\n!rm -rf /\n", ":2: '!rm' is not the name of a package"),
+        ("One\n", ":1: 'One' is not"),
+        ("#if SECTIONS main\n#endif\n", ":1: '#if SECTIONS main' is not understood"),
+        ("#if\n#endif\n", ":1: '#if ' is not understood"),
+        ("#if ARCHITECTURES\n#endif\n", ":1: "),
+        ("aa\n#endif\n", ":2: '#endif' without '#if'"),
+        ("#if ARCHITECTURES amd64\naa\n", ":1: '#if' does not end"),
+        ("#if ARCHITECTURES amd64\n#if ARCHITECTURES amd64\n", ":2: '#if' inside of '#if'"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    assert f"x.list.chroot{complaint}" in caught.value.message
+    assert caught.value.hint
+
+
+def test_lists_add_to_the_packages_of_a_definition(tmp_path: Path) -> None:
+    write(tmp_path / "base", BASE, **{"package-lists__a_DOT_list_DOT_chroot": "gpsd\nsed\n"})
+    assert "gpsd" in select("base", None, "amd64", [tmp_path]).packages
+    assert "sed" not in select("base", "12", "amd64", [tmp_path]).packages

@@ -1,0 +1,83 @@
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from coreimage.errors import CommandError
+from coreimage.lib import run, tar
+from coreimage.lib.progress import Silent
+from coreimage.rootfs.plan import Layout, RootfsPlan, Step, Where, pack_argv
+from coreimage.rootfs.tarballs.split import split
+from coreimage.rootfs.tree import steps as stage
+
+# user::rwx, user:4:r-x, group::r-x, mask::r-x, other::r-x; see acl(5) and the kernel's
+# posix_acl_xattr.h.
+ACL = bytes.fromhex(
+    "02000000 0100 0700 ffffffff 0200 0500 04000000 0400 0500 ffffffff"
+    "1000 0500 ffffffff 2000 0500 ffffffff"
+)
+
+
+class Here:
+    """In place of a chamber: programs run as they are."""
+
+    def beside(self, argv: Sequence[str]) -> list[str]:
+        return list(argv)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RootfsPlan:
+    monkeypatch.setattr(stage, "chamber_of", lambda _: Here())
+    layout = Layout(scratch=tmp_path, tree=tmp_path / "tree")
+    return RootfsPlan(
+        essential=[], packages=[], late=[], env={}, layout=layout, as_root=False, epoch=0
+    )
+
+
+def step(title: str, script: str, *, together: bool = False) -> Step:
+    argv = ["timeout", "30", "sh", "-c", script]
+    return Step(title=title, argv=argv, where=Where.BESIDE, together=together)
+
+
+def test_steps_run_together_when_they_say_so(tmp_path: Path, plan: RootfsPlan) -> None:
+    for name in ("there", "back"):
+        os.mkfifo(tmp_path / name)
+    there, back, done = (tmp_path / name for name in ("there", "back", "done"))
+    steps = [
+        step("ask", f"echo > {there}; cat {back}"),
+        step("answer", f"cat {there}; echo > {back}", together=True),
+        step("go on", f"touch {done}"),
+    ]
+    stage.run_steps(plan, steps, progress=Silent())
+    assert done.exists()
+
+
+@pytest.mark.parametrize("codes", [(0, 3), (3, 0)])
+def test_a_step_that_fails_is_named_and_is_the_last_one(
+    tmp_path: Path, plan: RootfsPlan, codes: tuple[int, int]
+) -> None:
+    done = tmp_path / "done"
+    titles = [f"code {code}" for code in codes]
+    steps = [
+        step(titles[0], f"exit {codes[0]}"),
+        step(titles[1], f"exit {codes[1]}", together=True),
+        step("go on", f"touch {done}"),
+    ]
+    with pytest.raises(CommandError, match=r"'code 3' failed"):
+        stage.run_steps(plan, steps, progress=Silent())
+    assert not done.exists()
+
+
+def test_access_control_lists_survive_packing(tmp_path: Path) -> None:
+    journal = tmp_path / "tree/var/log/journal"
+    journal.mkdir(parents=True)
+    os.setxattr(journal, "system.posix_acl_default", ACL)
+    with run.start(pack_argv(0), cwd=tmp_path / "tree", stdout=run.PIPE) as process:
+        assert process.stdout is not None
+        rootfs = tmp_path / "rootfs.tar.gz"
+        split(process.stdout, rootfs=rootfs, device=None, bootloader="grub", epoch=0, level=1)
+    with tarfile.open(rootfs) as archive:
+        found = tar.xattrs(archive.getmember("var/log/journal"))
+    assert found == {"system.posix_acl_default": ACL}
