@@ -127,12 +127,17 @@ def import_(
             hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
         )
     settings = channel_settings(place, channel, series=series, product=product)
-    where = {"channel": channel, "device": device}
+    target: importer.Target = {
+        "channel": channel,
+        "device": device,
+        "settings": settings,
+        "progress": progress(),
+        "now": now,
+    }
     if dry_run:
-        plan = importer.plan_import(place, **where, settings=settings, progress=progress(), now=now)
-        _tell(plan, json=json)
+        _tell(importer.plan_import(place, **target), json=json)
         return
-    result = importer.import_image(place, **where, settings=settings, progress=progress(), now=now)
+    result = importer.import_image(place, **target)
     if json:
         changed = {"changed": result.changed, "publication": result.publication, "dry_run": False}
         print_json({**changed, **_fields(result.image)})

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NotRequired, TypedDict, Unpack
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, NotFoundError, TrustError
@@ -51,41 +52,35 @@ class ImportPlan:
     bases: Sequence[int] = ()
 
 
-def import_image(
-    workspace: Workspace,
-    *,
-    channel: str,
-    device: str,
-    settings: ChannelSettings,
-    series: str | None = None,
-    product: str | None = None,
-    progress: Progress,
-    now: datetime,
-) -> ImportResult:
+class Target(TypedDict):
+    """What is imported: the device of a channel, and how that is fed.
+
+    `series` and `product` are for files of publications that do not say their own.
+    """
+
+    channel: str
+    device: str
+    settings: ChannelSettings
+    series: NotRequired[str | None]
+    product: NotRequired[str | None]
+    progress: Progress
+    now: datetime
+
+
+def import_image(workspace: Workspace, **target: Unpack[Target]) -> ImportResult:
     """Publish what a channel is fed from, as it is now, as its next full image.
 
-    `series` and `product` are for files of publications that do not say their own. Inputs that
-    give the files of the newest image again make no new version. Raises NotFoundError (channel,
-    device, publication), TrustError (signature, checksum), DataError (tarball), UnavailableError
-    (server); the tree is as before then.
+    Inputs that give the files of the newest image again make no new version. Raises NotFoundError
+    (channel, device, publication), TrustError (signature, checksum), DataError (tarball),
+    UnavailableError (server); the tree is as before then.
     """
-    with _job(workspace, channel, device, settings, (series, product), progress, now) as job:
+    with _job(workspace, target) as job:
         return _run(job)
 
 
-def plan_import(
-    workspace: Workspace,
-    *,
-    channel: str,
-    device: str,
-    settings: ChannelSettings,
-    series: str | None = None,
-    product: str | None = None,
-    progress: Progress,
-    now: datetime,
-) -> ImportPlan:
+def plan_import(workspace: Workspace, **target: Unpack[Target]) -> ImportPlan:
     """Return what `import_image` would do, from the same recipes, and do nothing; raises as it."""
-    with _job(workspace, channel, device, settings, (series, product), progress, now) as job:
+    with _job(workspace, target) as job:
         image, present = newest_files(job)
         publication = job.parts[0].sidecar.publication if job.parts else ""
         if image is not None and comes_from(job, present):
@@ -103,23 +98,17 @@ def plan_import(
 
 
 @contextmanager
-def _job(
-    workspace: Workspace,
-    channel: str,
-    device: str,
-    settings: ChannelSettings,
-    names: tuple[str | None, str | None],
-    progress: Progress,
-    now: datetime,
-) -> Iterator[Job]:
-    """Yield an import whose parts are known; `names` are series and product where none are said."""
+def _job(workspace: Workspace, target: Target) -> Iterator[Job]:
+    """Yield an import whose parts are known."""
+    channel, device, settings = target["channel"], target["device"], target["settings"]
+    progress, now = target["progress"], target["now"]
     found = layout.read_channels(workspace).require(channel)
     entry = found.devices.get(device)
-    target = found.follows or (entry.redirect if entry else None)
-    if target is not None:
+    followed = found.follows or (entry.redirect if entry else None)
+    if followed is not None:
         raise CoreImageError(
-            f"'{device}' of channel '{channel}' follows channel '{target}'",
-            hint=f"import into '{target}': '{channel}' follows in the same step",
+            f"'{device}' of channel '{channel}' follows channel '{followed}'",
+            hint=f"import into '{followed}': '{channel}' follows in the same step",
         )
     arch = _arch(channel, device, settings)
     with (
@@ -133,8 +122,8 @@ def _job(
             device=device,
             arch=arch,
             feeds=feeds,
-            series=names[0],
-            product=names[1],
+            series=target.get("series"),
+            product=target.get("product"),
             project=settings.project,
             accept=settings.accept,
             chain=chain,
