@@ -159,4 +159,5 @@ def test_a_monitor_that_holds_a_page(
 ) -> None:
     (www / "shop.version").write_text("<html>\nlogin</html>\n")
     feed = shop(web, sha256="0" * 64, monitor=f"{web.url}/shop.version")
-    refused(ready, DataError, "does not hold one version", lambda: run_import(feed))
+    found = refused(ready, DataError, "does not hold one version", lambda: run_import(feed))
+    assert "such as 1.2-3" in found.hint

@@ -54,10 +54,17 @@ def mirror(
     Example: coreimage channel mirror https://images.example /srv/mirror --channel 'debian-core/*'
     """
     from coreimage.cli.space import load_space
+    from coreimage.errors import NotFoundError
     from coreimage.systemimage.mirrors import mirror as mirrors
     from coreimage.systemimage.mirrors.plan import Wish
 
     pinned = archive_master or load_space(workspace).archive_master
+    if not pinned.is_file():
+        raise NotFoundError(
+            f"there is no keyring '{pinned}'",
+            hint="get the origin's archive-master.tar.xz in a way that you trust, and name it with "
+            "--archive-master",
+        )
     result = mirrors.mirror(
         source,
         target,
