@@ -11,7 +11,7 @@ import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError
-from coreimage.lib import files, gpg, openpgp, trust
+from coreimage.lib import files, gpg, ledger, openpgp, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
@@ -22,6 +22,7 @@ from coreimage.systemimage import store
 from coreimage.systemimage.imports import importer, publications
 from coreimage.systemimage.keys import keychange, resign, rotation, sums, usage
 from coreimage.systemimage.operations import channels
+from coreimage.systemimage.signing import service
 from coreimage.systemimage.tree import inventory, layout, renewal
 from tests.support.publications import SERIES, publish, rootfs_members, tarball
 
@@ -208,7 +209,7 @@ def test_a_publication_is_signed_by_the_key_of_the_moment_it_appears(
         publication,
         artifacts={"rootfs.tar.gz": (tmp_path / "rootfs", sha256(b"rootfs").hexdigest())},
         provenance={},
-        seal=partial(publishing.sealed, ready),
+        seal=partial(publishing.sealed, ready, publication),
         locks=ready.state / "locks",
     )
     with layout.open_chain(ready, now=now) as chain:
@@ -220,10 +221,13 @@ def test_keys_stay_until_a_publication_that_was_signed_has_appeared(
 ) -> None:
     (tmp_path / "SHA256SUMS").write_text("")
     signature = tmp_path / "SHA256SUMS.gpg"
-    with publishing.sealed(ready, tmp_path / "SHA256SUMS", signature):
+    publication = Publication(project="ubuntu-core", series=SERIES, version="20150512")
+    with publishing.sealed(ready, publication, tmp_path / "SHA256SUMS", signature):
         assert files.is_locked(ready.state / "locks/system-image.lock")
         key = openpgp.issuer(signature.read_bytes(), name="")
     assert key == Signer(ready.gpg_home).fingerprint(SIGNING)
+    said = ledger.read(service.log_path(ready))[-1].fields
+    assert said["name"] == f"{publication.path}/SHA256SUMS"
 
 
 def test_a_publication_under_way_keeps_no_key(ready: Workspace, now: datetime) -> None:

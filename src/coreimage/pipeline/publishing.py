@@ -71,7 +71,7 @@ def publish_finished(
             publication,
             artifacts=artifacts,
             provenance=provenance,
-            seal=partial(sealed, workspace),
+            seal=partial(sealed, workspace, publication),
             locks=workspace.state / "locks",
         )
         progress.note(f"published in '{place}'")
@@ -80,7 +80,9 @@ def publish_finished(
 
 
 @contextmanager
-def sealed(workspace: Workspace, checksums: Path, signature: Path) -> Iterator[None]:
+def sealed(
+    workspace: Workspace, publication: Publication, checksums: Path, signature: Path
+) -> Iterator[None]:
     """Sign the checksums of a publication, and let it become visible before keys change again.
 
     A key is retired or revoked by who holds the channel tree, when nothing published is signed by
@@ -88,7 +90,11 @@ def sealed(workspace: Workspace, checksums: Path, signature: Path) -> Iterator[N
     """
     with editing.locked(workspace, purpose="publish"):
         SigningService(workspace).sign(
-            checksums, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS
+            checksums,
+            signature,
+            level=KeyringType.IMAGE_SIGNING,
+            purpose=Purpose.CHECKSUMS,
+            name=f"{publication.path}/{checksums.name}",
         )
         yield
 
