@@ -135,6 +135,16 @@ def with_patience(handler: Handler, piece: bytes, *, pause: float = 0.05) -> Non
         pass
 
 
+def instead(other: bytes) -> Behaviour:
+    """Answer with another content, of a file that there is somewhere."""
+
+    def answer(handler: Handler, content: bytes) -> None:
+        del content
+        honest(handler, other)
+
+    return answer
+
+
 def redirect(target: str) -> Behaviour:
     def answer(handler: Handler, content: bytes) -> None:
         del content

@@ -312,7 +312,7 @@ def test_names_that_fat_cannot_have_are_refused(tmp_path: Path, path: str) -> No
         fat(tmp_path, {path: b""})
 
 
-def test_names_that_fat_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+def test_o1_names_that_fat_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot tell"):
         fat(tmp_path, {"a/X": b"", "a/x": b""})
 

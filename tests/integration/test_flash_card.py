@@ -106,6 +106,36 @@ def test_the_file_systems_are_those_of_an_image(home: Path, card: Path) -> None:
     assert digest(card, size=head) == digest(home / "plain.img", size=head)
 
 
+def test_a_card_that_can_be_taken_out_needs_no_word_more(home: Path, card: Path) -> None:
+    """A loop device that says of itself, to the command alone, that it is removable."""
+    says, word = Path(f"/sys/block/{card.name}/removable"), home / "removable"
+    word.write_text("1\n")
+    shell = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    private = ("unshare", "--mount", "--propagation", "private", "sh", "-c", shell, "sh")
+    argv: list[str | Path] = [
+        *private,
+        word,
+        says.resolve(),
+        *COMMAND,
+        "--write",
+        card,
+    ]
+
+    held = os.open(card, os.O_RDONLY | os.O_EXCL)
+    try:
+        busy = run(argv, cwd=home, check=False)
+    finally:
+        os.close(held)
+    assert busy.status == 75, busy.stderr.decode()
+    assert "cannot be opened" in busy.stderr.decode()
+
+    done = run(argv, cwd=home, check=False)
+    assert done.status == 0, done.stderr.decode()
+    assert f"reading {card} back" in done.stderr.decode()
+    assert says.read_text() == "0\n"
+    assert b"No problems found" in run(["sgdisk", "--verify", card]).stdout
+
+
 @contextmanager
 def mounted(partition: Path, place: Path) -> Iterator[Path]:
     place.mkdir(exist_ok=True)

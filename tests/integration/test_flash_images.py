@@ -60,7 +60,7 @@ def refused(
         ("version", "debian-core/13/wrong-version", "generic_amd64", 7),
     ],
 )
-def test_an_image_that_was_made_for_another_is_refused(
+def test_c1_an_image_that_was_made_for_another_is_refused(
     workspace: Workspace, tmp_path: Path, what: str, channel: str, device: str, version: int
 ) -> None:
     served = f"debian-core/13/confused-{what}"
@@ -72,7 +72,7 @@ def test_an_image_that_was_made_for_another_is_refused(
     refused(workspace, tmp_path, served, TrustError, f"is for {what}")
 
 
-def test_the_index_of_another_channel_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+def test_c3_the_index_of_another_channel_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     for name in ("debian-core/13/honest", "debian-core/13/moved"):
         channels.create_channel(workspace, name, now=NOW)
     channel_tree.publish(workspace, 1, channel="debian-core/13/honest")
@@ -97,7 +97,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
         (4, {"system/device": link("system/device", "", tarfile.CHRTYPE)}),
     ],
 )
-def test_a_malicious_archive_is_refused(
+def test_o1_a_malicious_archive_is_refused(
     workspace: Workspace, tmp_path: Path, number: int, rootfs: dict[str, bytes | tarfile.TarInfo]
 ) -> None:
     name = f"debian-core/13/malicious-{number}"
@@ -107,7 +107,7 @@ def test_a_malicious_archive_is_refused(
     assert not list(tmp_path.rglob("escaped"))
 
 
-def test_a_file_behind_a_symlink_stays_inside(workspace: Workspace, tmp_path: Path) -> None:
+def test_o1_a_file_behind_a_symlink_stays_inside(workspace: Workspace, tmp_path: Path) -> None:
     name = "debian-core/13/symlink"
     channels.create_channel(workspace, name, now=NOW)
     rootfs: dict[str, bytes | tarfile.TarInfo] = {

@@ -17,6 +17,7 @@ from coreimage.cli.console import (
     print_json,
     progress,
 )
+from coreimage.cli.flash_launch import asking_for_kvm
 from coreimage.cli.flash_machine import access_of, own_of
 from coreimage.cli.flash_place import forget_downloads, oem_folders, place_of, warn_unfresh
 from coreimage.cli.flash_query import query
@@ -169,8 +170,8 @@ def core(
         list[Path] | None,
         typer.Option(
             metavar="PACKAGE",
-            help="A package for the machine: the path of a folder with meta/package.yaml, or of a"
-            " tar of it; repeatable.",
+            help="A package for the machine: the path of a folder with meta/package.yaml, of a tar"
+            " of it, or of a .snap of 2015; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -325,7 +326,7 @@ def _carry_out(
         return [f"Verified {len(job.plan.image.files)} files, {size / 1e6:.2f} MB"]
     if job.plan.access.nobody and not job.plan.own.user_data:
         report.note("nobody will be able to log in: give a key with --ssh-key FILE.pub")
-    flash(job, progress=report)
-    return summary.summary_lines(
-        job.plan, program=summary.launcher(job.plan), private_key=private_key
-    )
+    with asking_for_kvm(wanted=summary.launcher(job.plan, kvm=True) == "kvm") as kvm_works:
+        flash(job, progress=report)
+        program = summary.launcher(job.plan, kvm=kvm_works())
+    return summary.summary_lines(job.plan, program=program, private_key=private_key)

@@ -1,6 +1,5 @@
 """What a person is told: the plan beforehand, the summary and the way to start it afterwards."""
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,9 @@ from coreimage.flasher.local import Kind
 from coreimage.flasher.own.machine import Own
 from coreimage.flasher.plan import FlashPlan
 from coreimage.flasher.resolve import short_channel
-from coreimage.lib import run
 
 _MEMORY = 768
 _SSH_PORT = 8022
-_KVM = Path("/dev/kvm")
 _NO_CHANNEL = (
     "This disk is not from a channel: it has no version, no server has signed it, and it will get "
     "no updates."
@@ -32,10 +29,10 @@ _PROGRAMS = {
 _PARTS = {Kind.ROOTFS: "Root file system", Kind.DEVICE: "Device part"}
 
 
-def launcher(plan: FlashPlan, *, kvm: Path = _KVM) -> str:
-    """Return the command that starts such a disk here, empty for boards that QEMU does not have.
+def launcher(plan: FlashPlan, *, kvm: bool) -> str:
+    """Return the command that starts such a disk, empty for boards that QEMU does not have.
 
-    It is kvm where that can work.
+    `kvm` tells whether the program of that name works here: it is the one for PCs of 64 bits.
     """
     arch = plan.oem.info.oem.hardware.architecture
     if plan.oem.info.oem.hardware.bootloader != "grub" or not plan.medium.form.plain:
@@ -44,8 +41,7 @@ def launcher(plan: FlashPlan, *, kvm: Path = _KVM) -> str:
         return ""
     if arch not in _PROGRAMS or plan.layout.sector_size != _USUAL_SECTOR:
         return ""
-    usable = run.find_program("kvm") is not None and os.access(kvm, os.R_OK | os.W_OK)
-    return "kvm" if usable and arch == "amd64" else _PROGRAMS[arch]
+    return "kvm" if kvm and arch == "amd64" else _PROGRAMS[arch]
 
 
 def summary_lines(plan: FlashPlan, *, program: str, private_key: Path | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from coreimage.model.store import DEFAULT_STORE, StoreIndex, check_store_id, ind
 
 DEFAULT_OEM = "generic-amd64"
 _PAIR_ATTEMPTS = 3
-_SUFFIXES = ("", ".tar.gz", ".tar.xz", ".tar.zst")
+_SUFFIXES = ("", ".tar.gz", ".tar.xz", ".tar.zst", ".snap")
 
 
 def shipped_folder() -> Path:

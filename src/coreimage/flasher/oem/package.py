@@ -9,9 +9,10 @@ from typing import BinaryIO
 
 from coreimage.errors import DataError
 from coreimage.flasher.oem.info import PackageInfo, parse
+from coreimage.flasher.packagefile import package_stream
 from coreimage.flasher.provision import HOME
 from coreimage.flasher.tree.staging import Staging
-from coreimage.lib import compress, files, tar
+from coreimage.lib import files, tar
 
 PACKAGE_YAML = "meta/package.yaml"
 _MAX_SIZE = 64 << 20
@@ -144,7 +145,7 @@ def _read_folder(root: Path) -> Iterator[tuple[str, OemFile]]:
 def _read_archive(file: BinaryIO, name: str) -> Iterator[tuple[str, OemFile]]:
     size = 0
     with (
-        compress.decompressing(file, name=name) as stream,
+        package_stream(file, name=name) as stream,
         tar.reading(stream, archive=name) as archive,
     ):
         for member in tar.members(archive, archive=name):

@@ -8,11 +8,12 @@ from pathlib import Path
 from coreimage.errors import DataError, NotFoundError
 from coreimage.flasher.own.appinfo import AppInfo, parse_app
 from coreimage.flasher.own.units import unit_name, unit_text
+from coreimage.flasher.packagefile import package_stream
 from coreimage.flasher.packageyaml import PACKAGE_YAML
 from coreimage.flasher.provision import HOME
 from coreimage.flasher.tree.staging import Kind, Limits, Staging
 from coreimage.flasher.tree.unpack import Route, unpack
-from coreimage.lib import compress, files
+from coreimage.lib import files
 from coreimage.lib.fetch import open_regular
 
 _LIMITS = Limits(entries=50_000, size=2 << 30)
@@ -49,7 +50,7 @@ class AppPackage:
                     target.put_file(place, content, mode=mode)
         target.put_symlink(f"{home}/current", self.info.version)
         for binary in self.info.binaries:
-            name = f"{self.info.name}.{binary.name}"
+            name = f"{self.info.name}.{binary.command}"
             target.put_symlink(f"apps/bin/{name}", f"../{self.info.name}/current/{binary.path}")
         for service in self.info.services:
             name = unit_name(self.info, service)
@@ -58,7 +59,7 @@ class AppPackage:
 
 
 def read_app(path: Path, *, arch: str, scratch: Path) -> AppPackage:
-    """Read a package, a folder or an archive of it, and check it.
+    """Read a package, a folder, an archive of it or a click container, and check it.
 
     Raises DataError that names file and key, NotFoundError when there is nothing at `path`. Its
     files are copied to the new directory `scratch`.
@@ -66,14 +67,18 @@ def read_app(path: Path, *, arch: str, scratch: Path) -> AppPackage:
     if not path.exists():
         raise NotFoundError(
             f"there is no package '{path}'",
-            hint="--install takes the path of a folder with meta/package.yaml, or of a tar of it",
+            hint="--install takes the path of a folder with meta/package.yaml, of a tar of it, or "
+            "of a .snap of 2015",
         )
     tree = Staging(scratch, limits=_LIMITS)
     if path.is_dir():
         _copy_folder(path, tree)
     else:
-        with open_regular(path) as file, compress.decompressing(file, name=str(path)) as stream:
-            everything = Route(staging=tree, keep_name=True)
+        everything = Route(staging=tree, keep_name=True)
+        with (
+            open_regular(path) as file,
+            package_stream(file, name=str(path), scratch=scratch.parent) as stream,
+        ):
             unpack(stream, archive=str(path), routes={}, default=everything)
     source = f"{path}: {PACKAGE_YAML}"
     try:

@@ -13,6 +13,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from coreimage.flasher.packageyaml import Strict, parse_yaml
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$")]
+_Program = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._+-]*/){0,8}[a-z0-9][a-z0-9.+-]{0,63}$")
+]
 _Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+~-]{0,63}$")]
 _Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 _SECONDS = re.compile(r"([0-9]{1,4})(s|m)?\Z")
@@ -72,16 +75,24 @@ class Service(Strict):
 
 
 class Binary(Strict):
-    """A program for people, at apps/bin/<package>.<name>; `exec` is its file in the package."""
+    """A program for people, at apps/bin/<package>.<command>; `exec` is its file in the package.
 
-    name: _Name
+    A name with slashes is that file itself, as it often was in 2015.
+    """
+
+    name: _Program
     exec: str = ""
     description: Text = ""
 
     @property
     def path(self) -> str:
         """Its file in the package."""
-        return self.exec or f"bin/{self.name}"
+        return self.exec or (self.name if "/" in self.name else f"bin/{self.name}")
+
+    @property
+    def command(self) -> str:
+        """What people call it, after the package's name."""
+        return self.name.rpartition("/")[2]
 
 
 class AppInfo(Strict):
@@ -101,8 +112,10 @@ class AppInfo(Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        for each in (self.services, self.binaries):
-            names = [one.name for one in each]
+        for names in (
+            [each.name for each in self.services],
+            [each.command for each in self.binaries],
+        ):
             if len(set(names)) != len(names):
                 raise ValueError("two of one name")
         return self

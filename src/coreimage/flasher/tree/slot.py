@@ -9,6 +9,7 @@ from coreimage.errors import DataError, NotFoundError
 from coreimage.flasher.disk.loader import slot_directory
 from coreimage.flasher.oem.package import OemPackage
 from coreimage.flasher.remote.source import Payload
+from coreimage.flasher.tree.arch import check_arch
 from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.flasher.tree.unpack import Route, unpack
 from coreimage.lib import compress, tar
@@ -50,6 +51,13 @@ class Slot:
                 raise DataError(
                     f"the image wants {key} '{image}', OEM package '{oem.info.name}' '{package}'"
                 )
+        check_arch(
+            wanted.architecture,
+            system=self.system,
+            boot=self.boot,
+            kernel=self.hardware.kernel,
+            oem=oem.info.name,
+        )
 
     def boot_files(self) -> dict[str, bytes | Path]:
         """Return the files of slot a on the boot partition; raises DataError for missing ones."""

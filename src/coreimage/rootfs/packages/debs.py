@@ -1,7 +1,7 @@
 """Binary packages: what they say of themselves, and how they are laid out for dpkg.
 
 A package is decompressed once, on all cores; dpkg, which reads some of them twice and on one core
-only, then has nothing to decompress. Source: deb(5), ar(5), deb-control(5).
+only, then has nothing to decompress. Source: deb(5), deb-control(5).
 """
 
 import io
@@ -9,7 +9,7 @@ import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,11 +18,9 @@ from typing import BinaryIO, Protocol, TypeVar
 from debian.deb822 import Deb822
 
 from coreimage.errors import DataError
-from coreimage.lib import run
+from coreimage.lib import ar, run
 from coreimage.lib.files import copy_stream
 
-_MAGIC = b"!<arch>\n"
-_HEADER = 60
 # What is decompressed at once. What comes out of larger pieces is new memory each time, and the
 # kernel's work on it costs a tenth of decompressing.
 _PIECE = 1 << 16
@@ -43,14 +41,6 @@ class _Plain:
     def decompress(self, data: bytes, /) -> bytes:
         """Return the data."""
         return data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Member:
-    name: str
-    offset: int
-    size: int
-    time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +101,7 @@ def _reading(path: Path, read: Callable[[BinaryIO], _T]) -> _T:
 
 
 def _read(source: BinaryIO) -> Deb:
-    members = {each.name: each for each in _members(source)}
+    members = {each.name: each for each in ar.members(source)}
     text = io.BytesIO()
     _copy_member(source, _only(members, "control.tar"), text)
     fields = _control(text.getvalue())
@@ -119,17 +109,17 @@ def _read(source: BinaryIO) -> Deb:
 
 
 def _unpack(source: BinaryIO, target: Path) -> None:
-    members = {each.name: each for each in _members(source)}
+    members = {each.name: each for each in ar.members(source)}
     with target.open("wb") as output:
-        output.write(_MAGIC + _header("debian-binary", 4) + b"2.0\n")
+        output.write(ar.MAGIC + ar.header("debian-binary", 4) + b"2.0\n")
         for name in ("control.tar", "data.tar"):
             begin = output.tell()
-            output.write(_header(name, 0))
+            output.write(ar.header(name, 0))
             _copy_member(source, _only(members, name), output)
             end = output.tell()
-            size = end - begin - _HEADER
+            size = end - begin - ar.HEADER
             output.seek(begin)
-            output.write(_header(name, size))
+            output.write(ar.header(name, size))
             output.seek(end)
             output.write(b"\n" * (size % 2))
 
@@ -137,38 +127,17 @@ def _unpack(source: BinaryIO, target: Path) -> None:
 def built_at(path: Path) -> int:
     """Return when a package was built, in UNIX seconds, as its first member says."""
     with path.open("rb") as source:
-        return next(_members(source)).time
+        return next(ar.members(source)).time
 
 
-def _members(source: BinaryIO) -> Iterator[_Member]:
-    source.seek(0)
-    if source.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it is no ar archive")
-    while header := source.read(_HEADER):
-        if len(header) != _HEADER or header[58:] != b"`\n":
-            raise ValueError("it is cut short, or damaged")
-        member = _Member(
-            name=header[:16].decode("ascii").rstrip().rstrip("/"),
-            offset=source.tell(),
-            size=int(header[48:58]),
-            time=int(header[16:28]),
-        )
-        yield member
-        source.seek(member.offset + member.size + member.size % 2)
-
-
-def _only(members: Mapping[str, _Member], stem: str) -> _Member:
+def _only(members: Mapping[str, ar.Member], stem: str) -> ar.Member:
     found = [each for name, each in members.items() if name == stem or name.startswith(f"{stem}.")]
     if len(found) != 1:
         raise ValueError(f"it has {len(found)} members '{stem}'")
     return found[0]
 
 
-def _header(name: str, size: int) -> bytes:
-    return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{size:<10}`\n".encode()
-
-
-def _copy_member(source: BinaryIO, member: _Member, output: BinaryIO) -> None:
+def _copy_member(source: BinaryIO, member: ar.Member, output: BinaryIO) -> None:
     """Write a member without its compression."""
     if member.name.endswith(".zst"):
         # What dpkg-deb puts out is the same; Python learns to read zstd in version 3.14.
@@ -180,14 +149,8 @@ def _copy_member(source: BinaryIO, member: _Member, output: BinaryIO) -> None:
             raise ValueError(f"dpkg-deb failed, {run.describe_status(process.returncode)}")
         return
     decompressor = _decompressor(member.name)
-    source.seek(member.offset)
-    left = member.size
-    while left:
-        chunk = source.read(min(left, _PIECE))
-        if not chunk:
-            raise ValueError("it is cut short")
-        left -= len(chunk)
-        output.write(decompressor.decompress(chunk))
+    chunks = ar.chunks(source, member, size=_PIECE)
+    output.writelines(decompressor.decompress(chunk) for chunk in chunks)
     if not getattr(decompressor, "eof", True):
         raise ValueError(f"its {member.name} is cut short")
 
@@ -307,7 +270,7 @@ def members_left_out(
     names: set[str] = set()
     for path in plain:
         with path.open("rb") as source:
-            member = next(each for each in _members(source) if each.name == "data.tar")
+            member = next(each for each in ar.members(source) if each.name == "data.tar")
             source.seek(member.offset)
             with tarfile.open(fileobj=source, mode="r:") as archive:
                 for each in archive:

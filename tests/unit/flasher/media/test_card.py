@@ -115,6 +115,29 @@ def test_a_fixed_disk_shows_who_holds_it(machine: Path) -> None:
     assert facts(machine, "sys/block/mmcblk0").removable
 
 
+@pytest.mark.parametrize(("word", "removable"), [("1", True), ("0", False), ("", False)])
+def test_a_device_says_itself_whether_it_can_be_taken_out(
+    machine: Path, word: str, *, removable: bool
+) -> None:
+    sysfs(machine, {"sys/block/sda/removable": word})
+    assert facts(machine, "sys/block/sda").removable is removable
+
+
+def test_a_real_device_is_found_by_its_number(tmp_path: Path) -> None:
+    """Its node is what the kernel made; what is said of it is ours."""
+    nodes = sorted(path for path in Path("/dev").glob("loop*") if path.is_block_device())
+    if not nodes:
+        pytest.skip("there is no block device here")
+    state = nodes[0].stat()
+    number = f"{os.major(state.st_rdev)}:{os.minor(state.st_rdev)}"
+    sysfs(tmp_path, {"devices/card/removable": "1", "devices/card/size": "8388608"})
+    (tmp_path / "dev/block").mkdir(parents=True)
+    (tmp_path / "dev/block" / number).symlink_to("../../devices/card")
+    found = read_facts(nodes[0], sys=tmp_path, proc=tmp_path)
+    assert (found.removable, found.size) == (True, 4 << 30)
+    check_device(found, needed=4 << 30, accepted=False)
+
+
 def test_a_file_is_no_device(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="not a block device"):

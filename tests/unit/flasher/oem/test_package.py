@@ -12,6 +12,7 @@ from coreimage.flasher.oem.info import parse
 from coreimage.flasher.oem.package import load_oem
 from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.lib import run
+from tests.support.clicks import SIGNATURE, click, members_of
 
 GOOD = """\
 name: board
@@ -112,6 +113,17 @@ def test_a_folder_and_its_archive_are_the_same_package(tmp_path: Path) -> None:
     assert folder.digest == packed.digest
     (tmp_path / "board/tool").chmod(0o644)
     assert load_oem(tmp_path / "board").digest != folder.digest
+
+
+def test_a_container_of_2015_is_the_same_package_too(tmp_path: Path) -> None:
+    folder = package(tmp_path)
+    snap = tmp_path / "board_2.1_amd64.snap"
+    snap.write_bytes(click({**members_of(folder), **SIGNATURE}))
+    assert load_oem(snap) == load_oem(folder)
+    assert local_oem("board_2.1_amd64", folders=[tmp_path]) == snap
+    snap.write_bytes(b"hsqs" + bytes(4096))
+    with pytest.raises(DataError, match="is a squashfs"):
+        load_oem(snap)
 
 
 def test_it_is_installed_below_its_version(tmp_path: Path) -> None:

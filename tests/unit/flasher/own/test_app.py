@@ -1,3 +1,4 @@
+import io
 import os
 import tarfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from coreimage.errors import DataError, NotFoundError
 from coreimage.flasher.own.app import AppPackage, read_app
 from coreimage.flasher.tree.staging import Kind, Staging
 from coreimage.lib import run
+from tests.support.clicks import SIGNATURE, click, members_of
 
 YAML = """\
 name: hello
@@ -35,6 +37,12 @@ def package(root: Path, text: str = YAML) -> Path:
     return root
 
 
+def link(name: str, target: str, *, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
 def read(path: Path, tmp_path: Path, *, arch: str = "amd64") -> AppPackage:
     return read_app(path, arch=arch, scratch=tmp_path / f"scratch-{len(list(tmp_path.iterdir()))}")
 
@@ -48,6 +56,121 @@ def test_a_folder_and_its_archive_are_the_same_package(tmp_path: Path) -> None:
     assert folder.label == "hello 1.0"
     (root / "data").write_text("other")
     assert read(root, tmp_path).digest != folder.digest
+
+
+@pytest.mark.parametrize("extra", [{}, SIGNATURE])
+def test_so_is_a_container_of_2015(tmp_path: Path, extra: dict[str, bytes]) -> None:
+    root = package(tmp_path / "hello")
+    snap = tmp_path / "hello_1.0_all.snap"
+    snap.write_bytes(click({**members_of(root), **extra}))
+    assert read(snap, tmp_path).digest == read(root, tmp_path).digest
+
+
+def test_dpkg_reads_the_same_container(tmp_path: Path) -> None:
+    root, snap = package(tmp_path / "hello"), tmp_path / "hello.snap"
+    snap.write_bytes(click(members_of(root)))
+    assert run.run(["dpkg-deb", "--field", snap, "Click-Version"]).stdout == b"0.4\n"
+    run.run(["dpkg-deb", "--extract", snap, tmp_path / "unpacked"])
+    assert read(tmp_path / "unpacked", tmp_path).digest == read(snap, tmp_path).digest
+
+
+def changed(root: Path, **members: bytes | None) -> bytes:
+    """Return a container with other members; None takes one away."""
+    plain = {name.replace(".", "_").replace("-", "_"): name for name in members_of(root)}
+    found = members_of(root) | {plain.get(key, key): data for key, data in members.items() if data}
+    gone = {plain[key] for key, data in members.items() if data is None}
+    return click({name: data for name, data in found.items() if name not in gone})
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"_click_binary": None}, "no '_click-binary'"),
+        ({"debian_binary": None}, "its first member is not 'debian-binary'"),
+        ({"debian_binary": b"3.0\n"}, "its first member is not 'debian-binary' of version 2"),
+        ({"data_tar_gz": None}, r"0 members 'data.tar.\*'"),
+        ({"control_tar_gz": None}, r"0 members 'control.tar.\*'"),
+        ({"data.tar.xz": b"x"}, r"2 members 'data.tar.\*'"),
+        ({"evil": b"x"}, "nobody knows its member 'evil'"),
+        ({f"_{number}": b"x" for number in range(40)}, "more than 32 members"),
+        ({"data_tar_gz": b"noise"}, "data.tar.gz' is not compressed"),
+        ({"data_tar_gz": b"\x1f\x8bnoise"}, "is (damaged|not a readable tar)"),
+    ],
+)
+def test_other_containers_are_refused(
+    tmp_path: Path, members: dict[str, bytes | None], says: str
+) -> None:
+    snap = tmp_path / "hello.snap"
+    snap.write_bytes(changed(package(tmp_path / "hello"), **members))
+    with pytest.raises(DataError, match=f"{snap}.*{says}"):
+        read(snap, tmp_path)
+
+
+def test_a_container_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    snap = tmp_path / "hello.snap"
+    whole = click(members_of(package(tmp_path / "hello")))
+    for size in (len(whole) - 2, len(whole) - 100, 300, 100, 8):
+        snap.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=str(snap)):
+            read(snap, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [
+        (tarfile.TarInfo("./../outside"), "outside its root"),
+        (tarfile.TarInfo("/outside"), "outside its root"),
+        (link("./way", "/etc"), "leads out of it"),
+        (
+            link("./way", "bin/greet", kind=tarfile.LNKTYPE),
+            "leads to 'bin/greet', which is no file",
+        ),
+        (link("./node", "", kind=tarfile.CHRTYPE), "neither file, directory nor link"),
+    ],
+    ids=["parent", "absolute", "symlink", "hard link", "device"],
+)
+def test_what_is_refused_of_a_tar_is_refused_in_a_container(
+    tmp_path: Path, member: tarfile.TarInfo, says: str
+) -> None:
+    root, snap = package(tmp_path / "hello"), tmp_path / "hello.snap"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(root / "meta", "./meta")
+        archive.addfile(member)
+    snap.write_bytes(changed(root, data_tar_gz=buffer.getvalue()))
+    with pytest.raises((DataError, NotFoundError), match=says):
+        read(snap, tmp_path)
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_a_snap_of_today_is_refused_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "hello.snap").write_bytes(b"hsqs" + bytes(4096))
+    with pytest.raises(DataError, match="snap' is a squashfs") as raised:
+        read(tmp_path / "hello.snap", tmp_path)
+    assert "unsquashfs" in raised.value.hint
+
+
+def test_a_package_of_debian_is_none_of_ours(tmp_path: Path) -> None:
+    root = package(tmp_path / "hello")
+    (root / "DEBIAN").mkdir()
+    control = "Package: hello\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
+    (root / "DEBIAN/control").write_text(control)
+    run.run(["dpkg-deb", "--build", root, tmp_path / "hello.deb"])
+    with pytest.raises(DataError, match="as packages of Debian do not"):
+        read(tmp_path / "hello.deb", tmp_path)
+
+
+def test_a_binary_may_be_named_by_its_path(tmp_path: Path) -> None:
+    """As in most packages of 2015."""
+    tree = Staging(tmp_path / "tree")
+    read(
+        package(tmp_path / "hello", YAML.replace("- name: greet\n", "- name: bin/greet\n")),
+        tmp_path,
+    ).install(tree)
+    assert tree.file("apps/bin/hello.greet").read_bytes().startswith(b"#!/bin/sh")
+    twice = YAML + "  - name: bin/greet\n"
+    with pytest.raises(DataError, match="two of one name"):
+        read(package(tmp_path / "other", twice), tmp_path)
 
 
 def test_it_is_installed_with_a_link_and_enabled_units(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_more_bytes_than_the_limit_are_refused(tmp_path: Path) -> None:
         tree.put_file("x", BytesIO(bytes((4 << 20) + 1)))
 
 
-def test_more_entries_than_the_limit_are_refused(tmp_path: Path) -> None:
+def test_h4_more_entries_than_the_limit_are_refused(tmp_path: Path) -> None:
     tree = Staging(tmp_path / "tree", limits=Limits(entries=4))
 
     with pytest.raises(DataError, match="more than 4 entries"):
@@ -240,7 +240,7 @@ def test_replacing_the_same_entry_for_ever_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["d/" * 300 + "x", "link/" + "e/" * 100 + "x"])
-def test_trees_too_deep_to_remove_are_refused(tree: Staging, path: str) -> None:
+def test_h4_trees_too_deep_to_remove_are_refused(tree: Staging, path: str) -> None:
     tree.put_directory("d/" * 200)
     tree.put_symlink("link", "d/" * 200)
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coreimage.errors import DataError
@@ -173,6 +173,7 @@ def test_a_truncated_archive_is_refused(trees: Trees) -> None:
         unpack(BytesIO(whole[:2000]), archive="a.tar", routes=trees._routes)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6 * 512 - 1), st.binary(min_size=1, max_size=8))))
 def test_damage_is_refused_or_harmless(damage: list[tuple[int, bytes]]) -> None:
     data = bytearray(

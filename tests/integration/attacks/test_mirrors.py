@@ -1,8 +1,4 @@
-"""Attacks by servers that are slow or lie, with other servers beside them, and by swapped files.
-
-The letters and numbers are those of our list of attacks: I slow retrieval, J malicious mirrors,
-M files exchanged while they are used, N sizes at the edge.
-"""
+"""I slow retrieval, J malicious mirrors, M files exchanged while they are used."""
 
 import hashlib
 import shutil
@@ -18,38 +14,24 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableError
+from coreimage.errors import CoreImageError, TrustError, UnavailableError
 from coreimage.flasher.remote.gather import gathered
-from coreimage.lib.fetch import check_digest
 from coreimage.lib.progress import Silent
 from coreimage.systemimage.operations import channels
-from tests.integration import channel_tree, liar
-from tests.integration.attacks import EXPIRY, LIMITS, Client, Thief, served
+from tests.integration import liar
 from tests.integration.channel_tree import NOW
-
-# Fixtures are found by their names.
-from tests.integration.test_attacks import (  # noqa: F401
-    client,
-    first,
-    honest_again,
-    made,
-    refused,
-    server,
-    small,
-    thief,
-    workspace,
-)
+from tests.support.attacks import EXPIRY, LIMITS, Client, Thief, refused, served
 
 QUICK = replace(LIMITS, window=0.2)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.integration.attacks.LIMITS", QUICK)
+    monkeypatch.setattr("tests.support.attacks.LIMITS", QUICK)
 
 
 @pytest.fixture
-def mirror(workspace: Workspace, tmp_path: Path) -> Iterator[liar.Liar]:  # noqa: F811
+def mirror(workspace: Workspace, tmp_path: Path) -> Iterator[liar.Liar]:
     """A second server of the same tree."""
     with liar.serving(served(workspace, tmp_path / "mirror")) as found:
         yield found
@@ -74,10 +56,10 @@ SLOW = [liar.trickling, liar.stalled, liar.silent, liar.trickling_head]
 @pytest.mark.parametrize("lie", SLOW)
 @pytest.mark.parametrize("what", ["channels", "payload"])
 def test_o12_i1_i2_a_slow_server_ends_in_bounds_and_the_next_one_is_asked(
-    server: liar.Liar,  # noqa: F811
+    server: liar.Liar,
     mirror: liar.Liar,
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    thief: Thief,
+    client: Client,
     lie: liar.Behaviour,
     what: str,
 ) -> None:
@@ -90,7 +72,7 @@ def test_o12_i1_i2_a_slow_server_ends_in_bounds_and_the_next_one_is_asked(
 
 def test_i3_a_server_that_never_answers_a_greeting(
     mirror: liar.Liar,
-    client: Client,  # noqa: F811
+    client: Client,
 ) -> None:
     with mute() as url:
         begun = time.monotonic()
@@ -109,6 +91,10 @@ def missing(handler: liar.Handler, content: bytes) -> None:
     handler.send_error(404)
 
 
+def going_round(handler: liar.Handler, content: bytes) -> None:
+    liar.redirect(handler.path)(handler, content)
+
+
 LIES = {
     "missing": missing,
     "garbage": garbage,
@@ -116,16 +102,16 @@ LIES = {
     "failing": liar.failing,
     "file": liar.redirect("file:///etc/passwd"),
     "other host": liar.redirect("http://127.0.0.1:1/"),
-    "loop": liar.redirect("/channels.json"),
+    "loop": going_round,
 }
 
 
 @pytest.mark.parametrize("name", LIES)
 def test_j1_a_mirror_that_lies_is_passed_over(
-    server: liar.Liar,  # noqa: F811
+    server: liar.Liar,
     mirror: liar.Liar,
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    thief: Thief,
+    client: Client,
     name: str,
 ) -> None:
     """Whatever it lies about, one file after the other: the honest one is used, in one run."""
@@ -142,10 +128,10 @@ def test_j1_a_mirror_that_lies_is_passed_over(
 
 
 def test_j1_what_one_mirror_began_another_one_finishes(
-    server: liar.Liar,  # noqa: F811
+    server: liar.Liar,
     mirror: liar.Liar,
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    thief: Thief,
+    client: Client,
 ) -> None:
     pool = pool_file(thief.root)
     size = (thief.root / pool[1:]).stat().st_size
@@ -155,10 +141,10 @@ def test_j1_what_one_mirror_began_another_one_finishes(
 
 
 def test_j1_all_mirrors_lie(
-    server: liar.Liar,  # noqa: F811
+    server: liar.Liar,
     mirror: liar.Liar,
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    thief: Thief,
+    client: Client,
 ) -> None:
     pool = pool_file(thief.root)
     server.lies[pool] = mirror.lies[pool] = liar.flipped
@@ -168,11 +154,11 @@ def test_j1_all_mirrors_lie(
 
 
 def test_j2_a_mirror_cannot_hide_an_update_for_longer_than_its_state_is_good(
-    server: liar.Liar,  # noqa: F811
-    workspace: Workspace,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
-    first: Path,  # noqa: F811
+    server: liar.Liar,
+    workspace: Workspace,
+    thief: Thief,
+    client: Client,
+    first: Path,
 ) -> None:
     with liar.serving(first) as frozen:
         assert client.fetch(frozen.url, mirrors=[server.url]) == 1
@@ -189,8 +175,8 @@ def test_j2_a_mirror_cannot_hide_an_update_for_longer_than_its_state_is_good(
 
 
 def test_m1_a_file_of_the_cache_is_exchanged_while_it_is_used(
-    server: liar.Liar,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    client: Client,
 ) -> None:
     with client.planning(server.url) as job:
         assert job.server is not None
@@ -206,9 +192,9 @@ def test_m1_a_file_of_the_cache_is_exchanged_while_it_is_used(
 
 
 def test_m2_a_link_in_place_of_a_file_of_the_cache(
-    server: liar.Liar,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    thief: Thief,
+    client: Client,
     tmp_path: Path,
 ) -> None:
     precious = tmp_path / "precious"
@@ -228,9 +214,9 @@ def test_m2_a_link_in_place_of_a_file_of_the_cache(
 
 
 def test_m3_two_clients_with_one_cache_at_the_same_time(
-    server: liar.Liar,  # noqa: F811
-    thief: Thief,  # noqa: F811
-    client: Client,  # noqa: F811
+    server: liar.Liar,
+    thief: Thief,
+    client: Client,
 ) -> None:
     both = threading.Barrier(2)
 
@@ -249,42 +235,3 @@ def test_m3_two_clients_with_one_cache_at_the_same_time(
         thread.join()
     assert found == [2, 2]
     assert not list(client.cache.glob("*.part"))
-
-
-@pytest.mark.long
-def test_n1_all_of_a_very_large_file_counts(tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    with path.open("wb") as file:
-        file.truncate((4 << 30) + 2)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with path.open("r+b") as file:
-        check_digest(file, digest, name="large")
-        file.seek(-1, 2)
-        file.write(b"\1")
-        with pytest.raises(TrustError, match=digest):
-            check_digest(file, digest, name="large")
-
-
-def test_n2_a_payload_file_without_a_byte(
-    workspace: Workspace,  # noqa: F811
-    client: Client,  # noqa: F811
-) -> None:
-    version = channel_tree.version_files(
-        3, channel=channel_tree.CHANNEL, device=channel_tree.DEVICE
-    )
-    channel_tree.publish(
-        workspace,
-        3,
-        files={
-            "/pool/ubuntu-{}.tar.xz": b"",
-            f"/{channel_tree.CHANNEL}/{channel_tree.DEVICE}/version-3.tar.xz": channel_tree.tarball(
-                version
-            ),
-        },
-    )
-    # It is what was signed, and makes no disk.
-    assert client.fetch(str(workspace.channel_tree)) == 3
-    with pytest.raises(DataError):
-        client.flash(str(workspace.channel_tree))
-    assert not client.output.exists()

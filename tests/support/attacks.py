@@ -1,5 +1,6 @@
 """What an attacker can do to a served channel tree, and a client that is to notice."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
+from coreimage.errors import CoreImageError, TrustError
 from coreimage.flasher.flash import fetch_only, flash
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
@@ -20,11 +22,18 @@ from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.lib.transport import Limits
 from coreimage.model.channels import Channels
+from coreimage.model.index import Index
 from coreimage.model.keyring import KeyringType
-from tests.integration import channel_tree
+from coreimage.systemimage.keys import keychange, rotation
+from coreimage.systemimage.operations import channels
+from coreimage.systemimage.tree import layout
+from tests.integration import channel_tree, liar
+from tests.integration.channel_tree import CHANNEL, DEVICE, NOW
 
-LIMITS = Limits(min_rate=200, window=0.5, deadline=10, attempts=1, backoff=0.01)
-SIGNING = KeyringType.IMAGE_SIGNING
+# A server of these tests that is only slow because the machine is busy has some seconds.
+LIMITS = Limits(min_rate=200, window=2.0, deadline=10, attempts=1, backoff=0.01)
+SIGNING, MASTER = KeyringType.IMAGE_SIGNING, KeyringType.IMAGE_MASTER
+OTHER = "debian-core/13/other"
 EXPIRY = timedelta(days=30)
 
 
@@ -44,6 +53,7 @@ class Client:
     """A flash tool on a machine of its own, which remembers what it saw."""
 
     def __init__(self, home: Path, archive_master: Path) -> None:
+        home.mkdir()
         self._home = home
         self.archive_master = archive_master
         self.memory = home / "state"
@@ -75,6 +85,7 @@ class Client:
         allow_unfresh: bool = False,
         mirrors: Sequence[str] = (),
         download_only: bool = True,
+        oem: str = "generic-amd64",
     ) -> Iterator[FlashJob]:
         """Yield what is to be done for the newest image."""
         place = Place(
@@ -91,7 +102,7 @@ class Client:
             release="13",
             channel=channel,
             output=self.output,
-            oem="generic-amd64",
+            oem=oem,
             oem_folders=[shipped_folder()],
             download_only=download_only,
         )
@@ -122,10 +133,11 @@ class Client:
             fetch_only(job, progress=Silent())
             return job.plan.image.version
 
-    def flash(self, server: str) -> None:
-        """Make a disk of the newest image."""
-        with self.planning(server, download_only=False) as job:
+    def flash(self, server: str, *, oem: str = "generic-amd64") -> int:
+        """Make a disk of the newest image: its version."""
+        with self.planning(server, download_only=False, oem=oem) as job:
             flash(job, progress=Silent())
+            return job.plan.image.version
 
 
 class Thief:
@@ -166,3 +178,60 @@ def small_masters(patch: pytest.MonkeyPatch) -> None:
 
     for level in (KeyringType.ARCHIVE_MASTER, KeyringType.IMAGE_MASTER):
         patch.setitem(gpg.KEY_BITS, level, 2048)
+
+
+def refused(
+    client: Client,
+    server: liar.Liar,
+    says: str,
+    *,
+    kind: type[CoreImageError] = TrustError,
+    **options: object,
+) -> None:
+    with pytest.raises(kind, match=says) as raised:
+        client.fetch(server.url, **options)  # type: ignore[arg-type]
+    assert type(raised.value) is kind
+    if kind is TrustError:
+        assert raised.value.exit_code == 76
+
+
+def honest_again(
+    client: Client, server: liar.Liar, workspace: Workspace, root: Path, version: int = 2
+) -> None:
+    """The tree as its owner publishes it next is believed."""
+    server.lies.clear()
+    while (layout.read_channels(workspace).serial or 0) <= client.serial:
+        channels.refresh(workspace, now=NOW, force=True)
+    shutil.rmtree(root)
+    served(workspace, root)
+    assert client.fetch(server.url) == version
+
+
+def rebind(thief: Thief, index: Index | bytes, device: str = DEVICE) -> None:
+    """Serve an index of a device that channels.json binds, all signed."""
+    content = index if isinstance(index, bytes) else index.to_json().encode()
+    found = thief.read()
+    entry = found.device(CHANNEL, device)
+    thief.write(entry.index, content)
+    entry = replace(entry, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    devices = {**found.channels[CHANNEL].devices, device: entry}
+    channel = replace(found.channels[CHANNEL], devices=devices)
+    thief.channels(channels={**found.channels, CHANNEL: channel})
+
+
+def rotate(workspace: Workspace, level: KeyringType) -> str:
+    """Rotate a key and return the old one."""
+    old = Signer(workspace.gpg_home).fingerprint(level)
+    keychange.carry_out(
+        workspace, lambda: rotation.rotate(workspace, level, now=NOW), directory=None, now=NOW
+    )
+    return old
+
+
+def revoke(workspace: Workspace, key: str) -> None:
+    keychange.carry_out(
+        workspace,
+        lambda: rotation.revoke(workspace, key, force=True, now=NOW),
+        directory=None,
+        now=NOW,
+    )
