@@ -240,9 +240,10 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
             hint="give both the same name",
         )
     refuse_unknown(sources, ("default_release",), list(definition.releases), "release")
-    for name_of_device in definition.devices:
-        where = ("devices", name_of_device, "arch")
-        refuse_unknown(sources, where, list(definition.architectures), "architecture")
+    # One that extends may do without an architecture and keep the devices of what it extends.
+    arches = [each for source in sources for each in source.document.get("architectures", {})]
+    for device in definition.devices:
+        refuse_unknown(sources, ("devices", device, "arch"), arches, "architecture")
     return definition, [source.path.parent for source in sources]
 
 

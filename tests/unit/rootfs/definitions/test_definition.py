@@ -180,6 +180,10 @@ def test_a_device_of_no_architecture_is_refused(place: Path) -> None:
         "and there is no such architecture"
     )
     assert caught.value.hint == "did you mean 'amd64'?"
+    write(place / "base", BASE + '[devices.box]\narch = "amd64"\n')
+    narrow = KIOSK + '[architectures.arm64]\nbootloader = "grub"\n'
+    write(place / "kiosk", narrow)
+    assert list(load("kiosk", [place])[0].architectures) == ["arm64"]
 
 
 def test_a_circle_is_refused(place: Path) -> None:
