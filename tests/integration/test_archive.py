@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import ArchiveSettings
-from coreimage.errors import DataError, TrustError, UnavailableError
+from coreimage.errors import ConfigError, DataError, TrustError, UnavailableError
 from coreimage.lib import run
 from coreimage.rootfs.archives import archive
-from coreimage.rootfs.archives.archive import Resolution, find_archive, resolve
+from coreimage.rootfs.archives.archive import Resolution, find_archive, locked_archive, resolve
+from coreimage.rootfs.archives.extra import named_archives
 from coreimage.rootfs.definitions.definition import select
 from tests.support.archives import PUBLISHED, Key, PackageArchive, signing_key
 from tests.support.definitions import write
@@ -25,6 +26,7 @@ default_release = "13"
 packages = ["app"]
 releases.13 = { series = "trixie", suites = ["trixie"] }
 releases.14 = { series = "trixie", suites = ["trixie", "trixie-updates"] }
+releases.15 = { series = "trixie", suites = ["trixie"], proposed_suites = ["trixie-proposed"] }
 architectures.amd64 = { bootloader = "grub", packages = ["kernel"] }
 """
 PACKAGES = {
@@ -126,6 +128,37 @@ def test_the_newest_suite_gives_the_time(made: PackageArchive, tmp_path: Path) -
     later = PUBLISHED + timedelta(days=3)
     made.publish({}, suite="trixie-updates", published=later)
     assert ask(made, tmp_path, release="14").published_at == later
+
+
+@pytest.mark.parametrize(("pin", "version"), [("", "1:3"), (":-1", "1:2")])
+def test_what_is_proposed_is_taken_by_who_asks_for_it(
+    made: PackageArchive, tmp_path: Path, pin: str, version: str
+) -> None:
+    made.publish(PACKAGES)
+    made.publish({"library": {"Version": "1:3"}}, suite="trixie-proposed", automatic=False)
+    write(tmp_path / "definitions/tiny", DEFINITION)
+    selection = select("tiny", "15", "amd64", [tmp_path / "definitions"])
+    settings = ArchiveSettings(mirror=made.uri, keyring=made.key.keyring)
+    extras = named_archives(
+        [f"proposed{pin}"], selection, settings=settings, configured={}, root=tmp_path
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    known = find_archive(selection, settings, scratch, extras)
+    assert not [line for line in known.sources if "trixie-proposed" in line]
+    found = resolve(selection, known, scratch)
+    assert {each.version for each in found.packages if each.name == "library"} == {version}
+
+    again = locked_archive(selection, settings, known.sources, extras)
+    assert again == known
+    with pytest.raises(ConfigError, match="release 13 of 'tiny' has no proposed updates"):
+        named_archives(
+            ["proposed"],
+            select("tiny", "13", "amd64", [tmp_path / "definitions"]),
+            settings=settings,
+            configured={},
+            root=tmp_path,
+        )
 
 
 def test_a_package_that_does_not_exist(made: PackageArchive, tmp_path: Path) -> None:

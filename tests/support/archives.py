@@ -74,9 +74,13 @@ class PackageArchive:
         *,
         suite: str = "trixie",
         published: datetime = PUBLISHED,
+        automatic: bool = True,
         lifetime: timedelta = timedelta(days=365_00),
     ) -> Path:
-        """Write a suite of packages, with their fields, and return its signed InRelease."""
+        """Write a suite of packages, with their fields, and return its signed InRelease.
+
+        From one that is not `automatic` apt takes nothing unless it is told to.
+        """
         place = self.root / "dists" / suite
         index = place / "main/binary-amd64/Packages.gz"
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,7 @@ class PackageArchive:
             f"Date: {format_datetime(published, usegmt=True).replace('GMT', 'UTC')}\n"
             f"Valid-Until: {format_datetime(published + lifetime, usegmt=True)}\n"
             "Architectures: amd64 all\nComponents: main\n"
+            + ("" if automatic else "NotAutomatic: yes\nButAutomaticUpgrades: yes\n")
             + "".join(f"{kind}:\n{lines}" for kind, lines in sums.items())
         )
         (place / "InRelease").write_bytes(self.key.clear_sign(release.encode()))

@@ -44,7 +44,7 @@ def daily_preinstalled(
     from coreimage.cli.watch import Watch
     from coreimage.errors import CoreImageError
     from coreimage.farm import executor
-    from coreimage.farm.trigger import parse_trigger
+    from coreimage.farm.trigger import extra_archives, parse_trigger
 
     trigger = parse_trigger(os.environ)
     space, watch = load_space(workspace), Watch()
@@ -65,7 +65,7 @@ def daily_preinstalled(
                 release=trigger.dist,
                 arches=trigger.arches,
                 channel=trigger.channel,
-                extra_archives=[str(each) for each in trigger.extra_ppas],
+                extra_archives=extra_archives(trigger),
             ),
             when=imageset.When.ALWAYS if live else imageset.When.NEVER,
             host=host_arch(),

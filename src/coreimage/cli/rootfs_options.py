@@ -36,7 +36,8 @@ ExtraOption = Annotated[
     typer.Option(
         "--extra-archive",
         metavar="NAME",
-        help="One more archive: OWNER/NAME[:PIN] is a PPA, NAME[:PIN] one of coreimage.toml. "
+        help="One more archive: OWNER/NAME[:PIN] is a PPA, NAME[:PIN] one of coreimage.toml, "
+        "proposed what the release tries before it is released. "
         "May be repeated.",
     ),
 ]

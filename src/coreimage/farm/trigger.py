@@ -11,6 +11,8 @@ from coreimage.errors import UsageError
 
 # The one subproject there is: the kernel leaves the root file system for a device tarball.
 SYSTEM_IMAGE = "system-image"
+# What builds know the suites by in which a release tries its updates.
+_PROPOSED = "proposed"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _SERIES = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
 _ARCH = re.compile(r"[a-z0-9]+\Z")
@@ -43,8 +45,14 @@ class Trigger:
     arches: Sequence[str] = ()
     subproject: str | None = None
     extra_ppas: Sequence[ExtraArchive] = ()
+    proposed: bool = False
     channel: str | None = None
     debug: bool = False
+
+
+def extra_archives(trigger: Trigger) -> list[str]:
+    """Return the names of the archives that builds take packages from, beside the main one."""
+    return [*map(str, trigger.extra_ppas), *([_PROPOSED] if trigger.proposed else [])]
 
 
 def capitalised(project: str) -> str:
@@ -77,12 +85,6 @@ def parse_trigger(environment: Mapping[str, str]) -> Trigger:
             f"SUBPROJECT is '{subproject}', expected '{SYSTEM_IMAGE}'",
             hint="leave it out, or correct it",
         )
-    if _boolean("PROPOSED", given):
-        # A build that quietly leaves the pocket out would be another one than was asked for.
-        raise UsageError(
-            "PROPOSED is set, and builds take no packages from a -proposed pocket by that name",
-            hint="add the suite to 'suites' of the release in the definition",
-        )
     return Trigger(
         project=project_name(given["PROJECT"]),
         dist=dist and _checked("DIST", dist, _SERIES, "a series or release such as vivid"),
@@ -90,6 +92,7 @@ def parse_trigger(environment: Mapping[str, str]) -> Trigger:
         subproject=subproject,
         extra_ppas=_extra_ppas(given.get("EXTRA_PPAS", "")),
         channel=channel and _checked("CHANNEL", channel, _CHANNEL, "a channel such as edge"),
+        proposed=_boolean("PROPOSED", given),
         debug=_boolean("DEBUG", given),
     )
 

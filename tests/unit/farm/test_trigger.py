@@ -5,6 +5,7 @@ from coreimage.farm.trigger import (
     ExtraArchive,
     Trigger,
     capitalised,
+    extra_archives,
     parse_trigger,
     project_name,
 )
@@ -39,6 +40,12 @@ def test_every_variable() -> None:
     assert trigger.debug
 
 
+def test_proposed_updates_are_one_more_archive() -> None:
+    trigger = parse_trigger({"PROJECT": "core", "EXTRA_PPAS": "a/b:7", "PROPOSED": "1"})
+    assert extra_archives(trigger) == ["a/b:7", "proposed"]
+    assert extra_archives(parse_trigger({"PROJECT": "core"})) == []
+
+
 def test_what_is_empty_is_not_set() -> None:
     empty = dict.fromkeys(
         ["DIST", "ARCHES", "SUBPROJECT", "EXTRA_PPAS", "CHANNEL", "PROPOSED", "DEBUG"], " "
@@ -64,7 +71,6 @@ def test_what_is_empty_is_not_set() -> None:
         ("EXTRA_PPAS", "a/b a/b:5", "EXTRA_PPAS has 'a/b' with two priorities"),
         ("CHANNEL", "../edge", "CHANNEL is '../edge', expected a channel"),
         ("CHANNEL", "edge/", "CHANNEL is 'edge/'"),
-        ("PROPOSED", "1", "PROPOSED is set"),
         ("PROPOSED", "perhaps", "PROPOSED is 'perhaps', expected 1 or 0"),
         ("DEBUG", "2", "DEBUG is '2', expected 1 or 0"),
     ],

@@ -141,7 +141,7 @@ def find_archive(
             for suite in suites
         ],
         keyring=keyring,
-        extras=_all_extras(selection, keyring, extras),
+        extras=_all_extras(selection, keyring, extras, mirrors["main"]),
     )
 
 
@@ -173,7 +173,7 @@ def locked_archive(
         suite=selection.release.series,
         sources=sources,
         keyring=keyring,
-        extras=_all_extras(selection, keyring, extras),
+        extras=_all_extras(selection, keyring, extras, _uri(sources[0])),
     )
 
 
@@ -191,10 +191,21 @@ def _find_keyring(distribution: str, settings: ArchiveSettings) -> Path:
 
 
 def _all_extras(
-    selection: Selection, keyring: Path, extras: Sequence[ExtraArchive]
+    selection: Selection, keyring: Path, extras: Sequence[ExtraArchive], mirror: str
 ) -> list[ExtraArchive]:
     own = definition_archives(selection, keyring)
-    return list({each.name: each for each in (*own, *extras)}.values())
+    components = selection.release.components
+    return list(
+        {
+            each.name: each.from_main(mirror, components, keyring) if each.main_suites else each
+            for each in (*own, *extras)
+        }.values()
+    )
+
+
+def _uri(source: str) -> str:
+    """Return the URI in a line of ours for sources.list."""
+    return source.partition("] ")[2].split()[0]
 
 
 def host_mirrors(distribution: str) -> dict[str, str]:

@@ -7,8 +7,9 @@ Launchpad's personal package archives (PPAs). Each becomes a deb822 source with 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from debian.deb822 import Deb822
@@ -25,14 +26,25 @@ _OPTIONS = {"arch": "Architectures", "lang": "Languages"}
 _LEAST_WORDS = 2
 
 
+PROPOSED = "proposed"
+"""The name of the suites that a release tries its updates in, unless coreimage.toml has it."""
+
+# Of its own accord apt may take nothing from there.
+_PROPOSED_PIN = 500
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtraArchive:
-    """An archive as apt reads it: deb822 text with the key inside, and pins; each may be empty."""
+    """An archive as apt reads it: deb822 text with the key inside, and pins; each may be empty.
+
+    `main_suites` are further suites of the main mirror, whose sources are not known yet.
+    """
 
     name: str
     sources: str
     preferences: str = ""
     keys: Sequence[str] = ()
+    main_suites: Sequence[str] = ()
 
     def apt_files(self) -> dict[str, bytes]:
         """Return the files of the archive by their path below /etc/apt."""
@@ -41,6 +53,17 @@ class ExtraArchive:
             f"preferences.d/coreimage-{self.name}.pref": self.preferences,
         }
         return {path: text.encode() for path, text in named.items() if text}
+
+    def from_main(self, mirror: str, components: Sequence[str], keyring: Path) -> Self:
+        """Return it with its suites at the main mirror, trusted by the key of that."""
+        keys = read_key(keyring)
+        stanza = {
+            "Types": "deb",
+            "URIs": mirror,
+            "Suites": " ".join(self.main_suites),
+            "Components": " ".join(components),
+        }
+        return replace(self, sources=_sources([stanza], keys), keys=keys.fingerprints)
 
 
 def definition_archives(selection: Selection, keyring: Path) -> list[ExtraArchive]:
@@ -90,6 +113,7 @@ def named_archives(
 ) -> list[ExtraArchive]:
     """Return archives by name: NAME[:PIN] of coreimage.toml, or OWNER/NAME[:PIN] for a PPA.
 
+    PROPOSED stands for the suites in which the release tries its updates.
     `root` is the workspace, to which paths of the configuration are relative. Raises ConfigError,
     NotFoundError, TrustError and UsageError.
     """
@@ -113,6 +137,8 @@ def _named(
         found = _ppa(name, selection, settings, root)
     elif name in configured:
         found = configured[name]
+    elif name == PROPOSED:
+        return _proposed(selection, int(pin) if pin else _PROPOSED_PIN)
     else:
         raise NotFoundError(
             f"there is no extra archive '{name}'",
@@ -135,6 +161,27 @@ def _named(
         sources=_sources([stanza], keys),
         preferences=_pin(found, int(pin) if pin else found.pin),
         keys=keys.fingerprints,
+    )
+
+
+def _proposed(selection: Selection, priority: int) -> ExtraArchive:
+    suites = selection.release.proposed_suites
+    if not suites:
+        name = selection.definition.name
+        raise ConfigError(
+            f"release {selection.release_name} of '{name}' has no proposed updates",
+            hint="name their suites as its 'proposed_suites' in definition.toml, or describe "
+            f"[extra_archives.{PROPOSED}] in coreimage.toml",
+        )
+    # Ubuntu names these suites in the field Suite of their Release file, Debian in Codename.
+    which = [f"release {field}={suite}" for suite in suites for field in "an"]
+    return ExtraArchive(
+        name=PROPOSED,
+        sources="",
+        preferences="\n".join(
+            f"Package: *\nPin: {each}\nPin-Priority: {priority}\n" for each in which
+        ),
+        main_suites=suites,
     )
 
 

@@ -35,6 +35,8 @@ class Release(_Strict):
     """Suites of the mirror."""
     security_suites: Sequence[_Suite] = ()
     """Suites of the security mirror."""
+    proposed_suites: Sequence[_Suite] = ()
+    """Suites of the mirror that hold updates before they are released; for builds that ask."""
     components: Sequence[_Name] = ("main",)
     """Components of all suites."""
     packages: Sequence[_Package] = ()
