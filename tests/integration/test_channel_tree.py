@@ -46,6 +46,25 @@ def test_o8_an_exception_changes_nothing(workspace: Workspace, now: datetime) ->
     assert snapshot(workspace.channel_tree) == before
 
 
+@pytest.mark.parametrize(("text", "says"), [(None, "is gone"), ("{", "is damaged: .*not JSON")])
+def test_an_index_that_is_lost_or_damaged_is_named(
+    workspace: Workspace, now: datetime, text: str | None, says: str
+) -> None:
+    channels.create_channel(workspace, "edge", now=now)
+    with editing.edit(workspace, now=now, purpose="test") as edit:
+        edit.put_index("edge", "generic_amd64", images.empty_index(now))
+    path = layout.read_channels(workspace).device("edge", "generic_amd64").index
+    index = layout.local_path(workspace, path)
+    index.unlink()
+    if text is not None:
+        index.write_text(text)
+    with pytest.raises(DataError, match=f"{index.name}' {says}") as caught:
+        layout.read_index(workspace, "edge", "generic_amd64")
+    assert "'coreimage image missing'" in caught.value.hint
+    with pytest.raises(DataError, match=says):
+        channels.set_device_keyring(workspace, "edge", "generic_amd64", now=now)
+
+
 def test_a_state_that_clients_would_refuse_is_not_published(
     workspace: Workspace, now: datetime
 ) -> None:

@@ -319,6 +319,7 @@ def test_a_device_may_have_a_keyring_of_its_own(
     with pytest.raises(CoreImageError, match="follows channel"):
         channels.set_device_keyring(edge, "stable", DEVICE, now=now)
     channels.set_device_keyring(edge, EDGE, DEVICE, now=now, remove=True)
+    assert channels.set_device_keyring(edge, EDGE, DEVICE, now=now, remove=True) == []
     assert layout.read_channels(edge).device("stable", DEVICE).keyring is None
     assert is_sound(edge, now)
 

@@ -204,7 +204,7 @@ def running(workspace: Workspace, folder: Path) -> Iterator[run.Process[bytes]]:
 
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGKILL", "SIGINT"])
 @pytest.mark.parametrize("moment", ["Fetching", "checking", "unpacking", "Installing"])
-def test_killed_at_any_moment_nothing_is_left(
+def test_g3_killed_at_any_moment_nothing_is_left(
     workspace: Workspace, tmp_path: Path, signal_name: str, moment: str
 ) -> None:
     number = signal.Signals[signal_name]

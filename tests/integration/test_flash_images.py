@@ -135,7 +135,7 @@ def test_o1_a_file_behind_a_symlink_stays_inside(workspace: Workspace, tmp_path:
         ),
     ],
 )
-def test_an_image_that_cannot_start_is_refused(
+def test_c4_an_image_that_cannot_start_is_refused(
     workspace: Workspace,
     tmp_path: Path,
     number: int,

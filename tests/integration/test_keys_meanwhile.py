@@ -3,20 +3,26 @@
 import lzma
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError
-from coreimage.lib import gpg, trust
+from coreimage.lib import files, gpg, ledger, openpgp, trust
 from coreimage.lib.gpg import Signer
 from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
+from coreimage.model.publication import Publication
+from coreimage.pipeline import publishing
+from coreimage.publisher import publish as publisher
 from coreimage.systemimage import store
-from coreimage.systemimage.imports import importer
-from coreimage.systemimage.keys import keychange, resign, rotation, usage
+from coreimage.systemimage.imports import importer, publications
+from coreimage.systemimage.keys import keychange, resign, rotation, sums, usage
 from coreimage.systemimage.operations import channels
+from coreimage.systemimage.signing import service
 from coreimage.systemimage.tree import inventory, layout, renewal
 from tests.support.publications import SERIES, publish, rootfs_members, tarball
 
@@ -185,6 +191,56 @@ def test_a_package_is_signed_by_the_key_of_the_moment_it_appears(
         for path in ready.channel_tree.glob("store/default/*.asc"):
             data = path.with_suffix("")
             assert trust.is_good(chain, data, path, level=SIGNING), data.name
+
+
+@pytest.mark.parametrize("ending", [retired, revoked])
+def test_a_publication_is_signed_by_the_key_of_the_moment_it_appears(
+    ready: Workspace,
+    now: datetime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: Ending,
+) -> None:
+    (tmp_path / "rootfs").write_bytes(b"rootfs")
+    publication = Publication(project="ubuntu-core", series=SERIES, version="20150512")
+    before(monkeypatch, publisher, "fsync_tree", lambda: replace_the_key(ready, ending, now))
+    publisher.publish(
+        ready.publications,
+        publication,
+        artifacts={"rootfs.tar.gz": (tmp_path / "rootfs", sha256(b"rootfs").hexdigest())},
+        provenance={},
+        seal=partial(publishing.sealed, ready, publication),
+        locks=ready.state / "locks",
+    )
+    with layout.open_chain(ready, now=now) as chain:
+        publications.verify(ready.publications, publication, chain=chain)
+
+
+def test_keys_stay_until_a_publication_that_was_signed_has_appeared(
+    ready: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "SHA256SUMS").write_text("")
+    signature = tmp_path / "SHA256SUMS.gpg"
+    publication = Publication(project="ubuntu-core", series=SERIES, version="20150512")
+    with publishing.sealed(ready, publication, tmp_path / "SHA256SUMS", signature):
+        assert files.is_locked(ready.state / "locks/system-image.lock")
+        key = openpgp.issuer(signature.read_bytes(), name="")
+    assert key == Signer(ready.gpg_home).fingerprint(SIGNING)
+    said = ledger.read(service.log_path(ready))[-1].fields
+    assert said["name"] == f"{publication.path}/SHA256SUMS"
+
+
+def test_a_publication_under_way_keeps_no_key(ready: Workspace, now: datetime) -> None:
+    """What a killed publisher has left was never published."""
+    left = publish(ready, "20150512")
+    left.rename(left.with_name(".scratch-left"))
+    key = Signer(ready.gpg_home).fingerprint(SIGNING)
+    assert sums.count_signed(ready, key) == 1  # the one of 'ready'
+    rotate(ready, SIGNING, now)
+    signed = resign.resign_all(ready, now=now, progress=Silent())
+    assert [each for each in signed if "SHA256SUMS" in each] == [
+        f"ubuntu-core/{SERIES}/daily-preinstalled/20150511/SHA256SUMS"
+    ]
 
 
 def test_all_keyrings_are_read_from_one_state(

@@ -408,3 +408,17 @@ def test_the_command(origin: Workspace, tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert (answer["fetched"], answer["changed"]) == (3, True)
     assert answer["left_out"] == [{"channel": server.CHANNEL, "device": server.DEVICE}]
+
+
+@pytest.mark.parametrize("lost", ["the tree", "the keyring"])
+def test_a_path_that_leads_nowhere_is_named_with_a_hint(
+    origin: Workspace, tmp_path: Path, lost: str
+) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    tree = nowhere if lost == "the tree" else str(origin.channel_tree)
+    key = nowhere if lost == "the keyring" else str(origin.archive_master)
+    words = ["channel", "mirror", tree, str(tmp_path / "mirror"), "--archive-master", key]
+    failed = CliRunner().invoke(app, words)
+    assert isinstance(failed.exception, NotFoundError)
+    assert nowhere in failed.exception.message
+    assert failed.exception.hint

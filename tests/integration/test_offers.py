@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace, load_workspace
-from coreimage.errors import CoreImageError, DataError, NotFoundError
+from coreimage.errors import CoreImageError, DataError, NotFoundError, UsageError
 from coreimage.lib.progress import Silent
 from coreimage.model.index import Image, ImageType, Index
 from coreimage.systemimage.operations import channels, expiry, offers, promote
@@ -168,7 +168,7 @@ def test_a_copy_may_keep_its_number_or_shift_it(edge: Workspace, now: datetime) 
         with pytest.raises(CoreImageError, match="cannot be number") as caught:
             copy(edge, now, numbering=numbering)
         assert "go on from 10" in caught.value.hint
-    with pytest.raises(DataError, match="not both"):
+    with pytest.raises(UsageError, match="not both"):
         copy(edge, now, numbering=Numbering(keep=True, offset=1))
     assert snapshot(edge.channel_tree) == before
     assert copy(edge, now, numbering=Numbering(offset=9)).version == 11
@@ -275,6 +275,12 @@ Attempt = Callable[[Workspace, datetime], object]
             DataError,
             "70000",
         ),
+        (
+            lambda w, t: offers.describe(at(w), 2, Words(minversion=2), now=t),
+            DataError,
+            "a minversion of 2 makes no sense for image 2",
+        ),
+        (lambda w, t: copy(w, t, minversion=1), DataError, "makes no sense for image 1"),
         (lambda w, t: copy(w, t, target="gone"), NotFoundError, "'gone'"),
         (lambda w, t: copy(w, t, device="toaster"), NotFoundError, "'toaster'"),
         (lambda w, t: copy(w, t, revision=7), NotFoundError, "revision 7"),

@@ -3,6 +3,9 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from coreimage.publisher.publish import publish
 
 # Publishes; what stands in STOP says where it waits to be killed.
 SCRIPT = """
-import pathlib, sys, time
+import contextlib, pathlib, sys, time
 from coreimage.lib import files
 from coreimage.model.publication import Publication
 from coreimage.publisher import publish as module
@@ -29,9 +32,12 @@ def wait(name):
         print("waiting", flush=True)
         time.sleep(600)
 
-def sign(data, signature):
+@contextlib.contextmanager
+def seal(data, signature):
     wait("sign")
     signature.write_text("signed")
+    yield
+    wait("renamed")
 
 def fsync_tree(path):
     wait("fsync")
@@ -46,15 +52,22 @@ module.publish(
     Publication(project="core", series="trixie", version="20261123"),
     artifacts={"a.tar.gz": (root / "a", digest)},
     provenance={},
-    sign=sign,
+    seal=seal,
     locks=root / "locks",
 )
 """
 PARENT = "www/core/trixie/daily-preinstalled"
 
 
+@contextmanager
+def seal(sign: Callable[[Path, Path], None], data: Path, signature: Path) -> Iterator[None]:
+    sign(data, signature)
+    yield
+
+
 @pytest.mark.parametrize(
-    ("stop", "visible"), [("sign", []), ("fsync", []), ("point", ["20261123"])]
+    ("stop", "visible"),
+    [("sign", []), ("fsync", []), ("renamed", ["20261123"]), ("point", ["20261123"])],
 )
 def test_killed_anywhere_and_run_again(tmp_path: Path, stop: str, visible: list[str]) -> None:
     (tmp_path / "a").write_bytes(b"rootfs")
@@ -72,7 +85,7 @@ def test_killed_anywhere_and_run_again(tmp_path: Path, stop: str, visible: list[
     assert (parent / "pending/a.tar.gz").read_bytes() == b"rootfs"
 
 
-def test_marks_are_never_absent_while_they_move(tmp_path: Path) -> None:
+def test_o16_marks_are_never_absent_while_they_move(tmp_path: Path) -> None:
     artifact = tmp_path / "a"
     artifact.write_bytes(b"rootfs")
     digest = sha256(b"rootfs").hexdigest()
@@ -84,7 +97,7 @@ def test_marks_are_never_absent_while_they_move(tmp_path: Path) -> None:
             publication,
             artifacts={"a.tar.gz": (artifact, digest)},
             provenance={},
-            sign=lambda _, signature: signature.touch(),
+            seal=partial(seal, lambda _, signature: signature.touch()),
             locks=tmp_path / "locks",
         )
         mark_good(tmp_path / "www", publication, locks=tmp_path / "locks")
@@ -129,7 +142,7 @@ def test_a_published_signature_is_gpgs(tmp_path: Path) -> None:
         Publication(project="core", series="trixie", version="20261123"),
         artifacts={"a.tar.gz": (tmp_path / "a", sha256(b"rootfs").hexdigest())},
         provenance={},
-        sign=lambda data, to: signer.sign(data, to, key=KeyringType.IMAGE_SIGNING),
+        seal=partial(seal, partial(signer.sign, key=KeyringType.IMAGE_SIGNING)),
         locks=tmp_path / "locks",
     )
     ring = signer.public_keyring(KeyringType.IMAGE_SIGNING)

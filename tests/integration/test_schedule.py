@@ -18,7 +18,7 @@ from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildResult
 from coreimage.pipeline import builds
 from coreimage.rootfs.definitions.definition import definition_places, select
-from tests.integration.test_image_set import DEFINITION, FAILS, WRITES
+from tests.integration.image_sets import DEFINITION, FAILS, WRITES
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.local_archive import LocalArchive, served
 

@@ -147,12 +147,17 @@ def test_a_command_signs_and_its_answer_is_verified(
         ([*gpg, "--digest-algo", "SHA1"], "weaker than SHA-256"),
         (["sh", "-c", f"echo other | {' '.join(gpg).replace(' {key}', ' elsewhere')}"], "changed"),
     ):
-        with pytest.raises(TrustError, match=says):
+        with pytest.raises(TrustError, match=says) as caught:
             sign(*answer)
-    with pytest.raises(CommandError, match="exit status 3"):
-        sign("sh", "-c", "exit 3")
-    with pytest.raises(CoreImageError, match="no-such-signer"):
-        sign("no-such-signer")
+        assert "is what 'command' of [signing.image-signing] answered" in caught.value.hint
+    for failing, error, says in (
+        (("sh", "-c", "exit 3"), CommandError, "exit status 3"),
+        (("no-such-signer",), CoreImageError, "no-such-signer"),
+        (("/no/such/signer",), CommandError, "/no/such/signer"),
+    ):
+        with pytest.raises(error, match=says) as failed:
+            sign(*failing)
+        assert "'command' of [signing.image-signing]" in failed.value.hint
     assert not signature.exists()
 
 
@@ -188,10 +193,16 @@ def test_a_key_that_is_offline_or_lost_is_named_with_a_way_out(
     offline = SigningService(with_key(workspace, offline=True))
     with pytest.raises(NotFoundError, match="is offline") as raised:
         offline.sign(data, signature, level=LEVEL, purpose=Purpose.INDEX)
-    assert "--prepare DIR" in raised.value.hint
+    assert "'home' or its 'command'" in raised.value.hint  # it signs too often for two steps
     (workspace.gpg_home / LEVEL / "private-keys-v1.d").mkdir()
-    with pytest.raises(NotFoundError, match=r"private key [0-9A-F]{16} is not here"):
+    with pytest.raises(NotFoundError, match=r"private key [0-9A-F]{16} is not here") as raised:
         ask("index", Purpose.INDEX)
+    assert "'coreimage keyring rotate image-signing'" in raised.value.hint
+    master = KeyringType.IMAGE_MASTER
+    shutil.rmtree(workspace.gpg_home / master / "private-keys-v1.d")
+    with pytest.raises(NotFoundError, match="must be signed by 'image-master'") as raised:
+        SigningService(workspace).require_key(master, what="the keyring")
+    assert "--prepare DIR" in raised.value.hint
 
 
 @pytest.mark.parametrize("place", ["workspace", "home"])

@@ -69,7 +69,7 @@ STEPS: list[tuple[str, Step]] = [
             edge(w), 4, Words(translations={"de": "vier"}, minversion=2, bootme=True), now=t
         ),
     ),
-    ("copy with its minversion", lambda w, t: copy(w, t, minversion=1)),
+    ("copy for all builds", lambda w, t: copy(w, t, minversion=0)),
     ("redirect", lambda w, t: channels.set_redirect(w, "old", "current", now=t)),
     (
         "redirect a device",

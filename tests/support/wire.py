@@ -152,6 +152,10 @@ class Tree:
         keys = [(image["type"], image["version"], image.get("base")) for image in images]
         if len(set(keys)) != len(keys):
             yield f"4: {path} lists an image twice"
+        places = {(file["path"], file["checksum"]) for image in images for file in image["files"]}
+        names = [place.rpartition("/")[2] for place, _ in places]
+        if len(set(names)) != len(names):
+            yield f"4: two files of {path} have one name, and a client may want both"
         for image in images:
             where = f"image {image['version']} of {path}"
             yield from self._image(image, newest, where)

@@ -1,4 +1,4 @@
-"""Freshness: how long what the workspace has published may still be believed by clients."""
+"""Freshness: how long clients may believe what is published, and whether it can be renewed."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from coreimage.checks.check import Check, Status
-from coreimage.config import CONFIG_NAME, Workspace, load_workspace
+from coreimage.config import CONFIG_NAME, SigningSettings, Workspace, load_workspace
 from coreimage.errors import CoreImageError
 from coreimage.lib import trust
+from coreimage.lib.gpg import Signer
 from coreimage.model.channels import Channels
 from coreimage.model.index import check_path
 from coreimage.model.keyring import KeyringType
@@ -29,7 +30,7 @@ def check_freshness(root: Path, *, now: datetime) -> list[Check]:
         return []
     try:
         workspace = load_workspace(root)
-        return [*_channels(workspace, now), *_keyrings(workspace, now)]
+        return [*_channels(workspace, now), *_keyrings(workspace, now), _signing_key(workspace)]
     except CoreImageError as error:
         mend = error.hint or "look with 'coreimage image missing --deep'"
         return [Check(name="channel tree", status=Status.WARNING, found=error.message, mend=mend)]
@@ -63,6 +64,28 @@ def _keyrings(workspace: Workspace, now: datetime) -> Iterator[Check]:
                 life = _DEVICE_KEYRING_LIFE if own else _KEYRING_LIFE
                 yield judge(f"keyring {level}", info.expiry, life=life, now=now, mend=mend)
         yield from _device_keyrings(workspace, Path(scratch), now)
+
+
+def _signing_key(workspace: Workspace) -> Check:
+    """Tell where the private key is that signs whatever is published."""
+    level = KeyringType.IMAGE_SIGNING
+    settings = {str(each): where for each, where in workspace.settings.signing.items()}
+    where = settings.get(level.value, SigningSettings())
+    name, mend = f"key of {level}", f"bring it back, or see [signing.{level}] of coreimage.toml"
+    if where.command:
+        return Check(name=name, status=Status.OK, found=f"behind '{where.command[0]}'")
+    try:
+        if where.home is not None:
+            found = f"in '{where.home}'" if (workspace.root / where.home).is_dir() else ""
+        else:
+            here = not where.offline and Signer(workspace.gpg_home).can_sign(level)
+            found = "here" if here else ""
+    except PermissionError:
+        found, mend = "", "only the owner of the workspace can publish"
+    if found:
+        return Check(name=name, status=Status.OK, found=found)
+    found = "is not here: nothing can be published"
+    return Check(name=name, status=Status.WARNING, found=found, mend=mend)
 
 
 def _device_keyrings(workspace: Workspace, scratch: Path, now: datetime) -> Iterator[Check]:

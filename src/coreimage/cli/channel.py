@@ -40,6 +40,7 @@ def create(
     hidden: Annotated[bool, typer.Option("--hidden", help="Do not list it to people.")] = False,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Create a channel without devices; importing an image adds the device.
 
@@ -49,7 +50,10 @@ def create(
 
     place = load_space(workspace)
     channels.create_channel(place, name, now=_now(), hidden=hidden, dry_run=dry_run)
-    print(f"{'would create' if dry_run else 'created'} channel '{name}'")
+    if json:
+        print_json({"changed": [name], "dry_run": dry_run})
+    else:
+        print(f"{'would create' if dry_run else 'created'} channel '{name}'")
     if name not in place.settings.channels:
         typer.echo(
             f"hint: add [channels.\"{name}\"] with 'project' and 'release' to coreimage.toml, "

@@ -5,11 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, print_table, progress
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    print_table,
+    progress,
+)
 from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
     from coreimage.model.index import Image
+    from coreimage.systemimage.imports.importer import ImportPlan
 
 app = typer.Typer(
     help="The images of a channel: import, offer, promote and withdraw them, and keep house.",
@@ -97,6 +105,7 @@ def import_(
         str | None,
         typer.Option(help="The product part of the files' names; by default the definition's."),
     ] = None,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -118,20 +127,42 @@ def import_(
             hint=f"the channels in it are {known}" if known else f'add [channels."{channel}"]',
         )
     settings = channel_settings(place, channel, series=series, product=product)
-    result = importer.import_image(
-        place,
-        channel=channel,
-        device=device,
-        settings=settings,
-        progress=progress(),
-        now=now,
-    )
+    target: importer.Target = {
+        "channel": channel,
+        "device": device,
+        "settings": settings,
+        "progress": progress(),
+        "now": now,
+    }
+    if dry_run:
+        _tell(importer.plan_import(place, **target), json=json)
+        return
+    result = importer.import_image(place, **target)
     if json:
-        changed = {"changed": result.changed, "publication": result.publication}
+        changed = {"changed": result.changed, "publication": result.publication, "dry_run": False}
         print_json({**changed, **_fields(result.image)})
         return
     outcome = "imported as" if result.changed else "unchanged since"
     print(f"'{result.publication}': {outcome} version {result.version}")
+
+
+def _tell(plan: "ImportPlan", *, json: bool) -> None:
+    """Print what an import would do."""
+    if json:
+        from dataclasses import asdict
+
+        print_json({**asdict(plan), "dry_run": True})
+        return
+    if not plan.changed:
+        print(f"'{plan.publication}': unchanged since version {plan.version}")
+        return
+    print(f"'{plan.publication}': would be imported as version {plan.version}")
+    rows = [
+        *([detail, "would be made"] for detail in plan.made),
+        *([detail, "is there already"] for detail in plan.reused),
+        *([f"delta from {base}", "would be made, if it can be exact"] for base in plan.bases),
+    ]
+    print_table("Files", ["file", ""], rows)
 
 
 def _fields(image: "Image") -> dict[str, Any]:
@@ -145,6 +176,7 @@ def _fields(image: "Image") -> dict[str, Any]:
         "version_detail": image.version_detail,
         "phased_percentage": image.percentage,
         "minversion": image.minversion,
+        "kept_from_old_clients": image.kept_from_old_clients,
         "bootme": image.bootme,
         "withdrawn": image.withdrawn,
         "tags": list(image.tags),
@@ -169,4 +201,6 @@ def _offer(image: "Image") -> str:
     words = [f"{image.percentage} %" if image.phased_percentage is not None else "all"]
     if image.minversion:
         words.append(f"from build {image.minversion}")
+    if image.kept_from_old_clients:
+        words.append("not to old clients")
     return ", ".join(words)

@@ -105,7 +105,9 @@ changes_keys = frame(_carry_out)
 
 
 @app.command()
-def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+def generate(
+    dry_run: DryRunOption = False, workspace: WorkspaceOption = None, json: JsonOption = False
+) -> None:
     """Make the keys that are missing and publish the keyrings that are missing or due.
 
     Existing keys are never replaced, so this can run as often as you like; run it weekly, and
@@ -116,11 +118,18 @@ def generate(workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     from coreimage.systemimage.keys import keyrings
 
     place, now = load_space(workspace), datetime.now(UTC)
-    published = keyrings.generate(place, progress=progress(), now=now)
+    if dry_run:
+        made, published = keyrings.outline(place, now=now)
+    else:
+        made, published = [], keyrings.generate(place, progress=progress(), now=now)
     if json:
-        print_json({"published": published, "archive_master": place.archive_master})
+        pinned = place.archive_master
+        print_json({"published": published, "archive_master": pinned, "dry_run": dry_run})
         return
-    print(f"published: {', '.join(published)}" if published else "all keyrings are up to date")
+    for level in made:
+        print(f"would make: the key of {level}")
+    done = "would publish" if dry_run else "published"
+    print(f"{done}: {', '.join(published)}" if published else "all keyrings are up to date")
     print(f"clients start from '{place.archive_master}'")
 
 
@@ -154,7 +163,11 @@ def rotate(
 
     kind = _level(level)
     if dry_run:
-        print("\n".join(rotation.outline(load_space(workspace), kind)))
+        steps = rotation.outline(load_space(workspace), kind)
+        if json:
+            print_json({"change": f"keyring rotate {kind}", "published": False, "steps": steps})
+        else:
+            print("\n".join(steps))
         return
 
     def make(at: At) -> "Change":

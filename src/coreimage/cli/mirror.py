@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, progress
+from coreimage.cli.console import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    print_json,
+    progress,
+)
 
 if TYPE_CHECKING:
     from coreimage.systemimage.mirrors.mirror import MirrorResult
@@ -36,9 +42,7 @@ def mirror(
             "--allow-unfresh", help="Also mirror a server that does not say how fresh it is."
         ),
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would come, and do nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -50,10 +54,17 @@ def mirror(
     Example: coreimage channel mirror https://images.example /srv/mirror --channel 'debian-core/*'
     """
     from coreimage.cli.space import load_space
+    from coreimage.errors import NotFoundError
     from coreimage.systemimage.mirrors import mirror as mirrors
     from coreimage.systemimage.mirrors.plan import Wish
 
     pinned = archive_master or load_space(workspace).archive_master
+    if not pinned.is_file():
+        raise NotFoundError(
+            f"there is no keyring '{pinned}'",
+            hint="get the origin's archive-master.tar.xz in a way that you trust, and name it with "
+            "--archive-master",
+        )
     result = mirrors.mirror(
         source,
         target,
@@ -77,6 +88,7 @@ def mirror(
                 "left_out": [
                     {"channel": channel, "device": device} for channel, device in result.left_out
                 ],
+                "dry_run": dry_run,
             }
         )
         return

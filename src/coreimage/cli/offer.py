@@ -26,7 +26,10 @@ app = image.app
 
 VersionArgument = Annotated[int, typer.Argument(help="The version, for example 7.")]
 PercentageOption = Annotated[
-    int | None, typer.Option("--percentage", help="The share of devices it is offered to first.")
+    int | None,
+    typer.Option(
+        "--percentage", min=0, max=100, help="The share of devices it is offered to first."
+    ),
 ]
 
 

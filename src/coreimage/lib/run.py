@@ -5,6 +5,7 @@ own process group, so that one signal ends it with its children; and the kernel'
 signal, so that it does not outlive us even when we are killed.
 """
 
+import errno
 import os
 import select
 import shlex
@@ -225,9 +226,11 @@ def run(
 
 def failure(completed: Completed) -> CommandError:
     """Return the error that tells how a program failed."""
+    full = os.strerror(errno.ENOSPC).encode() in completed.stderr
     return CommandError(
         f"'{completed.argv[0]}' failed, {describe_status(completed.status)}: "
-        f"{shell_text(completed.argv)}" + _tail(completed.stderr or completed.stdout)
+        f"{shell_text(completed.argv)}" + _tail(completed.stderr or completed.stdout),
+        hint="free some space and try again" if full else "",
     )
 
 

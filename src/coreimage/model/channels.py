@@ -29,8 +29,8 @@ def check_channel_name(name: str) -> str:
     if not _NAME.match(name) or not _RESERVED.isdisjoint(name.split("/")):
         raise DataError(
             f"'{name}' cannot be a channel or device name",
-            hint="use letters, digits and . + _ - in parts joined by '/', none of them "
-            + ", ".join(sorted(_RESERVED)),
+            hint="use letters, digits and . + _ - in parts joined by '/', each beginning with a "
+            "letter or a digit, and none of them " + ", ".join(sorted(_RESERVED)),
         )
     return name
 

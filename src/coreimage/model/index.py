@@ -27,7 +27,7 @@ _TRANSLATION = re.compile(r"description[-_](?P<language>[A-Za-z0-9_@.-]+)\Z")
 _IMAGE_KEYS = frozenset(
     {
         *("type", "version", "base", "files", "description", "version_detail", "minversion"),
-        *("phased-percentage", "bootme", "withdrawn", "tags"),
+        *("phased-percentage", "bootme", "withdrawn", "tags", "own_minversion"),
     }
 )
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -70,6 +70,10 @@ class Image:
     100, that are offered the image: none says all, 0 nobody; only the newest version may have one.
     `bootme` asks for a reboot before any further image. `withdrawn` is the reason why nobody is
     offered the image any more, and `tags` are names that people gave it; old clients ignore both.
+
+    A full image that is `kept_from_old_clients` is written with its own version as minversion,
+    which no device can meet; ours go by the `minversion` beside it. System-image clients may put
+    deltas on top of a full image, which their recoveries get wrong.
     """
 
     type: ImageType
@@ -80,6 +84,7 @@ class Image:
     translations: Mapping[str, str] = field(default_factory=dict)
     version_detail: str = ""
     minversion: int | None = None
+    kept_from_old_clients: bool = False
     phased_percentage: int | None = None
     bootme: bool = False
     withdrawn: str | None = None
@@ -90,14 +95,6 @@ class Image:
     def percentage(self) -> int:
         """The share of devices, of 100, that are offered the image."""
         return _FULL_PERCENTAGE if self.phased_percentage is None else self.phased_percentage
-
-    @property
-    def kept_from_old_clients(self) -> bool:
-        """Whether its minversion is there to keep system-image clients from it, all of them.
-
-        They may put deltas on top of a full image, which their recoveries get wrong.
-        """
-        return self.minversion is not None and self.minversion >= self.version
 
     @property
     def size(self) -> int:
@@ -235,6 +232,9 @@ def _image(fields: Any) -> Image:
         for key in fields
         if (match := _TRANSLATION.match(key))
     }
+    minversion = _optional(fields, "minversion", MAX_VERSION, where)
+    kept = kind is ImageType.FULL and minversion is not None and minversion >= version
+    own = _optional(fields, "own_minversion", MAX_VERSION, where)
     return Image(
         type=kind,
         version=version,
@@ -243,7 +243,8 @@ def _image(fields: Any) -> Image:
         description=_text(fields, "description", where),
         translations=translations,
         version_detail=_text(fields, "version_detail", where),
-        minversion=_optional(fields, "minversion", MAX_VERSION, where),
+        minversion=own if kept else minversion,
+        kept_from_old_clients=kept,
         phased_percentage=_optional(fields, "phased-percentage", _FULL_PERCENTAGE, where),
         bootme=_flag(fields, "bootme", where),
         withdrawn=_text(fields, "withdrawn", where) if "withdrawn" in fields else None,
@@ -305,9 +306,11 @@ def _file(fields: Any, where: str) -> ImageFile:
 
 
 def _image_fields(image: Image) -> dict[str, Any]:
+    kept = image.kept_from_old_clients
     optional = {
         "base": image.base,
-        "minversion": image.minversion,
+        "minversion": image.version if kept else image.minversion,
+        "own_minversion": image.minversion if kept else None,
         "phased-percentage": image.phased_percentage,
         "bootme": image.bootme or None,
         "withdrawn": image.withdrawn,

@@ -215,8 +215,9 @@ def _why_no_start(image: Image, build: int, client: Client) -> str:
         return f"version {image.version} is not newer than build {build}"
     if image.base is not None and image.base != build:
         return f"it is a delta from {image.base}, to which nothing leads"
-    ours = client is Client.OURS and image.kept_from_old_clients
-    if (image.minversion or 0) > build and not ours:
+    if client is Client.OLD and image.kept_from_old_clients:
+        return f"its minversion is {image.version}: it is kept from clients that put deltas on it"
+    if (image.minversion or 0) > build:
         return f"it is for builds from {image.minversion}"
     return ""
 

@@ -1,7 +1,9 @@
 """Publishing: finished builds of an image set become one publication."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from coreimage.rootfs import build as rootfs
 from coreimage.systemimage.imports import publications
 from coreimage.systemimage.signing.policy import Purpose
 from coreimage.systemimage.signing.service import SigningService
-from coreimage.systemimage.tree import layout
+from coreimage.systemimage.tree import editing, layout
 
 _PUBLISHED_NAMES: Mapping[str, Callable[[str, str, str], str]] = {
     "rootfs": rootfs_name,
@@ -47,11 +49,6 @@ def publish_finished(
     build of it waits or runs, and is published when one succeeded. The files of an arch that did
     not are carried over from the publication before.
     """
-    signer = SigningService(workspace)
-
-    def sign(data: Path, signature: Path) -> None:
-        signer.sign(data, signature, level=KeyringType.IMAGE_SIGNING, purpose=Purpose.CHECKSUMS)
-
     published = []
     for publication, builds, failed in _waiting(workspace, of):
         progress.stage(f"Publishing {publication.project} {publication.version}")
@@ -74,12 +71,32 @@ def publish_finished(
             publication,
             artifacts=artifacts,
             provenance=provenance,
-            sign=sign,
+            seal=partial(sealed, workspace, publication),
             locks=workspace.state / "locks",
         )
         progress.note(f"published in '{place}'")
         published.append(publication)
     return published
+
+
+@contextmanager
+def sealed(
+    workspace: Workspace, publication: Publication, checksums: Path, signature: Path
+) -> Iterator[None]:
+    """Sign the checksums of a publication, and let it become visible before keys change again.
+
+    A key is retired or revoked by who holds the channel tree, when nothing published is signed by
+    it. So we hold the tree too: the key that signs here is still good when others can see it.
+    """
+    with editing.locked(workspace, purpose="publish"):
+        SigningService(workspace).sign(
+            checksums,
+            signature,
+            level=KeyringType.IMAGE_SIGNING,
+            purpose=Purpose.CHECKSUMS,
+            name=f"{publication.path}/{checksums.name}",
+        )
+        yield
 
 
 def _waiting(

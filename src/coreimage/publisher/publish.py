@@ -28,8 +28,8 @@ CHECKSUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.gpg"
 _WAIT_FOR_OTHERS = 60.0
 
-Sign = Callable[[Path, Path], None]
-"""Writes the detached signature of the first file to the second."""
+Seal = Callable[[Path, Path], AbstractContextManager[object]]
+"""Writes the detached signature of the first file to the second; its key stays until the end."""
 
 
 def publish(
@@ -38,7 +38,7 @@ def publish(
     *,
     artifacts: Mapping[str, tuple[Path, str]],
     provenance: Mapping[str, object],
-    sign: Sign,
+    seal: Seal,
     locks: Path,
 ) -> Path:
     """Make a publication visible, and `pending` point at the newest; return its directory.
@@ -57,12 +57,13 @@ def publish(
                 text = format_checksums(sums)
                 _fill(scratch, artifacts, provenance)
                 (scratch / CHECKSUMS).write_text(text)
-                sign(scratch / CHECKSUMS, scratch / SIGNATURE)
-                for path in scratch.iterdir():
-                    path.chmod(0o644)
                 scratch.chmod(0o755)
-                fsync_tree(scratch)
-                scratch.rename(place)
+                fsync_tree(scratch)  # the slow part, while keys may still change
+                with seal(scratch / CHECKSUMS, scratch / SIGNATURE):
+                    for path in scratch.iterdir():
+                        path.chmod(0o644)
+                    fsync_tree(scratch)
+                    scratch.rename(place)
                 fsync_directory(place.parent)
         names = [path.name for path in place.parent.iterdir() if is_build_id(path.name)]
         point(place.parent / "pending", max(names, key=build_id_key))

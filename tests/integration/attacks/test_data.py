@@ -50,7 +50,7 @@ def test_h1_h2_metadata_without_end_or_of_another_length(
 
 
 @pytest.mark.parametrize("lie", [liar.endless, liar.longer, liar.hidden_longer, liar.shorter])
-def test_h1_h2_payload_without_end_or_of_another_length(
+def test_o12_h1_h2_payload_without_end_or_of_another_length(
     server: liar.Liar,
     workspace: Workspace,
     thief: Thief,

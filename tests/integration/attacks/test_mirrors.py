@@ -55,7 +55,7 @@ SLOW = [liar.trickling, liar.stalled, liar.silent, liar.trickling_head]
 
 @pytest.mark.parametrize("lie", SLOW)
 @pytest.mark.parametrize("what", ["channels", "payload"])
-def test_i1_i2_a_slow_server_ends_in_bounds_and_the_next_one_is_asked(
+def test_o12_i1_i2_a_slow_server_ends_in_bounds_and_the_next_one_is_asked(
     server: liar.Liar,
     mirror: liar.Liar,
     thief: Thief,

@@ -1,3 +1,4 @@
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,10 +37,34 @@ def test_e3_a_tree_is_watched_before_its_end(workspace: Workspace, now: datetime
         "channels.json": Status.OK,
         "keyring image-signing": Status.OK,
         "keyring device-signing": Status.OK,
+        "key of image-signing": Status.OK,
     }
     late = check_freshness(workspace.root, now=now + timedelta(days=24))
-    assert [check.status for check in late] == [Status.WARNING, Status.OK, Status.WARNING]
+    assert [check.status for check in late[:3]] == [Status.WARNING, Status.OK, Status.WARNING]
     assert "channel refresh" in late[0].mend
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "words"),
+    [
+        ("", Status.WARNING, "is not here"),
+        ("offline = true", Status.WARNING, "is not here"),
+        ('home = "elsewhere"', Status.WARNING, "is not here"),
+        ('home = "keys"', Status.OK, "in 'keys'"),
+        ('command = ["sign", "it"]', Status.OK, "behind 'sign'"),
+    ],
+)
+def test_where_the_key_is_that_signs_what_is_published(
+    workspace: Workspace, now: datetime, settings: str, status: Status, words: str
+) -> None:
+    with (workspace.root / "coreimage.toml").open("a") as file:
+        file.write(f"[signing.image-signing]\n{settings}\n")
+    (workspace.root / "keys").mkdir()
+    shutil.rmtree(workspace.gpg_home / "image-signing/private-keys-v1.d")
+    check = check_freshness(workspace.root, now=now)[-1]
+    assert (check.name, check.status) == ("key of image-signing", status)
+    assert words in check.found
+    assert bool(check.mend) == (status is Status.WARNING)
 
 
 def test_a_machine_without_a_tree_is_not_told_of_one(tmp_path: Path, now: datetime) -> None:

@@ -146,3 +146,10 @@ def test_a_program_in_the_foreground_keeps_our_group_and_ends_with_the_block() -
         assert os.getpgid(process.pid) == os.getpgid(0)
         raise KeyError
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_program_that_found_the_disk_full_says_so_with_a_hint() -> None:
+    with pytest.raises(CommandError) as caught:
+        run.run(["sh", "-c", "head -c 1 /dev/zero > /dev/full"], env={"LC_ALL": "C"})
+    assert "No space left" in caught.value.message
+    assert caught.value.hint == "free some space and try again"

@@ -85,6 +85,16 @@ def test_what_people_and_phasing_say_of_an_image() -> None:
     assert (plain.phased_percentage, plain.percentage, plain.bootme) == (None, 100, False)
 
 
+@pytest.mark.parametrize("own", [None, 3])
+def test_an_image_that_old_clients_must_not_start_from(own: int | None) -> None:
+    """They see a minversion that nobody can meet, ours the one that people gave it."""
+    fields = {"minversion": 7} | ({} if own is None else {"own_minversion": own})
+    value = document(full(7, **fields))
+    image = parse(value).images[0]
+    assert (image.kept_from_old_clients, image.minversion, image.extra) == (True, own, {})
+    assert json.loads(parse(value).to_json()) == value
+
+
 @given(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
 def test_unknown_keys_are_kept(
     top: dict[str, Any], head: dict[str, Any], image: dict[str, Any], part: dict[str, Any]

@@ -1,6 +1,8 @@
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,9 +20,11 @@ def publication(version: str) -> Publication:
     return Publication(project="core", series="trixie", version=version)
 
 
-def sign(data: Path, signature: Path) -> None:
+@contextmanager
+def seal(data: Path, signature: Path) -> Iterator[None]:
     """Stand in for a signature with what depends on the data, as a signature does."""
     signature.write_text(sha256(data.read_bytes()).hexdigest())
+    yield
 
 
 class Tree:
@@ -37,13 +41,13 @@ class Tree:
         path.write_bytes(content)
         return path, digest
 
-    def publish(self, version: str, content: bytes = b"rootfs", *, signer: object = sign) -> Path:
+    def publish(self, version: str, content: bytes = b"rootfs", *, sealing: object = seal) -> Path:
         return publish(
             self.root,
             publication(version),
             artifacts={NAME: self.artifact(content)},
             provenance={"builds": [1]},
-            sign=signer,  # type: ignore[arg-type]
+            seal=sealing,  # type: ignore[arg-type]
             locks=self.locks,
         )
 
@@ -108,7 +112,7 @@ def test_nothing_is_left_when_signing_fails(tree: Tree) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tree.publish("20261123", signer=fail)
+        tree.publish("20261123", sealing=fail)
     assert tree.names() == []
     tree.publish("20261123")
     assert tree.names() == ["20261123", "pending"]
@@ -123,7 +127,7 @@ def test_a_flipped_byte_is_refused(tree: Tree) -> None:
             publication("20261123"),
             artifacts={NAME: (path, digest)},
             provenance={},
-            sign=sign,
+            seal=seal,
             locks=tree.locks,
         )
     assert digest in caught.value.message
@@ -138,7 +142,7 @@ def test_a_name_that_leads_elsewhere_is_refused(tree: Tree, name: str) -> None:
             publication("20261123"),
             artifacts={name: tree.artifact(b"rootfs")},
             provenance={},
-            sign=sign,
+            seal=seal,
             locks=tree.locks,
         )
     assert tree.names() == []

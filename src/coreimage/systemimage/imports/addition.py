@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
+from coreimage.errors import ConfigError
 from coreimage.feeds import ChannelSettings
 from coreimage.lib import trust
 from coreimage.model.index import Image, ImageType, Index
@@ -66,8 +67,29 @@ def newest_files(job: Job) -> tuple[Image | None, Sequence[PoolFile]]:
 def _index(job: Job) -> Index:
     channel = layout.read_channels(job.workspace).require(job.channel)
     if job.device not in channel.devices:
-        return images.empty_index(job.now)
+        retired = layout.read_retired(job.workspace).get(job.channel, {})
+        return images.empty_index(job.now, last=retired.get(job.device, 0))
     return layout.read_index(job.workspace, job.channel, job.device)
+
+
+def require_number(job: Job) -> int:
+    """Return the number of the next image, as far as it is known before anything slow is done.
+
+    Raises ConfigError when the image could be for no build, and CoreImageError when there is no
+    number for it.
+    """
+    number, lowest = _next_number(job, _index(job)), job.settings.minversion
+    if lowest is not None and lowest >= number:
+        raise ConfigError(
+            f"coreimage.toml offers images of channel '{job.channel}' to builds from {lowest} on, "
+            f"and the next one is {number}: nobody could take it",
+            hint=f"take its 'minversion' away, or go on from {lowest + 1} with 'versionbase'",
+        )
+    return number
+
+
+def _next_number(job: Job, index: Index) -> int:
+    return max(images.next_version(index), job.settings.versionbase)
 
 
 def comes_from(job: Job, present: Sequence[PoolFile]) -> bool:
@@ -94,7 +116,7 @@ def publish(job: Job, made: Sequence[PoolFile]) -> ImportResult:
     for attempts_left in reversed(range(_ATTEMPTS)):
         if (current := _current(job, made)) is not None:
             return result(job, current, changed=False)
-        bases = _bases(job)
+        bases = find_bases(job)
         made_deltas = deltas.make_deltas(
             job.workspace, bases, made, chain=job.chain, maker=job.maker
         )
@@ -104,7 +126,8 @@ def publish(job: Job, made: Sequence[PoolFile]) -> ImportResult:
     raise AssertionError
 
 
-def _bases(job: Job) -> list[Image]:
+def find_bases(job: Job) -> list[Image]:
+    """Return the images that deltas are to lead from."""
     wanted = job.settings.deltabase
     return deltas.find_bases(job.workspace, job.channel, job.device, wanted, job.maker)
 
@@ -127,12 +150,12 @@ def _add(
     with editing.edit(job.workspace, now=job.now, purpose=job.purpose) as edit:
         if (current := _current(job, made)) is not None:
             return result(job, current, changed=False)
-        if bases is not None and [each.version for each in _bases(job)] != [
+        if bases is not None and [each.version for each in find_bases(job)] != [
             each.version for each in bases
         ]:
             return None
         index = edit.index(job.channel, job.device)
-        number = max(images.next_version(index), job.settings.versionbase)
+        number = _next_number(job, index)
         entry = edit.channels.require(job.channel).devices.get(job.device)
         new, version = _assemble(job, number, made, level=layout.payload_level(entry))
         offered = [
@@ -150,6 +173,8 @@ def _add(
         edit.put_index(job.channel, job.device, expire_as_configured(grown, job.settings))
     for member in members.values():
         pool.remember(job.workspace, member)
+    kept = {(image.version, image.base) for image in grown.images}
+    offered = [each for each in offered if (new.version, each.base.version) in kept]
     note = f"image {new.version} of '{job.device}' in '{job.channel}' is published"
     from_ = ", ".join(str(each.base.version) for each in offered)
     job.maker.progress.note(f"{note}, with deltas from {from_}" if from_ else note)

@@ -20,6 +20,11 @@ _SUMS, _SIGNATURE, _GOOD = "SHA256SUMS", "SHA256SUMS.gpg", ".marked_good"
 _MAX_SUMS = 4 << 20
 
 
+_MOST_COMPLAINTS = 3
+
+Note = Callable[[str], object]
+"""Tells people something."""
+
 Check = Callable[..., object]
 """Verifies an open file by its signature: check(file, signature, what=...); raises TrustError."""
 
@@ -49,12 +54,18 @@ class VerifiedPublication:
 
 
 def find_newest(
-    tree: Path, *, project: str, series: str, wanted: Sequence[str], only_good: bool
+    tree: Path,
+    *,
+    project: str,
+    series: str,
+    wanted: Sequence[str],
+    only_good: bool,
+    note: Note,
 ) -> Publication:
     """Return the newest complete publication that has the wanted files.
 
-    Raises NotFoundError that says why the newest directories do not count, or which projects and
-    series there are.
+    `note` is told of newer ones that are not complete. Raises NotFoundError that says why the
+    newest directories do not count, or which projects and series there are.
     """
     parent = tree / project / series / IMAGE_TYPE
     if not parent.is_dir():
@@ -62,26 +73,34 @@ def find_newest(
             f"there are no publications of '{project}' for series '{series}'",
             hint=_existing(tree),
         )
-    version = newest_version(parent, wanted=wanted, only_good=only_good)
+    version = newest_version(parent, wanted=wanted, only_good=only_good, note=note)
     return Publication(project=project, series=series, version=version)
 
 
-def newest_version(parent: Path, *, wanted: Sequence[str], only_good: bool) -> str:
+def newest_version(parent: Path, *, wanted: Sequence[str], only_good: bool, note: Note) -> str:
     """Return the newest build id below a folder that is complete; see `find_newest`.
 
     Build ids are compared by date and number: 20150402.10 is newer than 20150402.9.
     """
     required = [_SUMS, _SIGNATURE, *wanted, *([_GOOD] if only_good else [])]
     complaints: list[str] = []
+    waiting: list[str] = []
     names = [path.name for path in _entries(parent) if is_build_id(path.name)]
     for name in sorted(names, key=build_id_key, reverse=True):
         missing = [each for each in required if not (parent / name / each).is_file()]
         if not missing and not (parent / name).is_symlink():
+            for complaint in complaints[:_MOST_COMPLAINTS]:
+                note(f"a newer publication is passed over: {complaint}")
             return name
+        if missing == [_GOOD]:
+            waiting.append(name)
+            continue
         complaints.append(f"'{name}' lacks {', '.join(missing) or 'a directory of its own'}")
+    if waiting:
+        complaints.insert(0, f"mark one with 'coreimage publication mark-good': {waiting[0]}")
     raise NotFoundError(
         f"no publication in '{parent}' can be imported",
-        hint="; ".join(complaints[:3]) or "publish a build first",
+        hint="; ".join(complaints[:_MOST_COMPLAINTS]) or "publish a build first",
     )
 
 

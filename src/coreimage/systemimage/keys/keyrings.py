@@ -81,6 +81,13 @@ def generate(workspace: Workspace, *, progress: Progress, now: datetime) -> list
     return due
 
 
+def outline(workspace: Workspace, *, now: datetime) -> tuple[list[KeyringType], list[KeyringType]]:
+    """Return the levels whose key `generate` would make, and those whose keyring is due."""
+    store = Signer(workspace.gpg_home)
+    missing = [level for level in KEY_BITS if not store.has(level)]
+    return missing, [level for level in KeyringType if _is_due(workspace, level, now)]
+
+
 def publish(
     workspace: Workspace,
     tarballs: Mapping[KeyringType, bytes],

@@ -62,7 +62,10 @@ def _signature(path: Path) -> Path:
 
 
 def _all_sums(tree: Path) -> Iterator[Path]:
-    """Yield the checksums of the publications; links to one, such as `current`, are left out."""
-    for path in sorted(tree.glob(f"*/*/*/*/{_SUMS}")):
+    """Yield the checksums of the publications; links to one, such as `current`, are left out.
+
+    So is what is under way, in a scratch folder: it gets its signature when it appears.
+    """
+    for path in sorted(tree.glob(f"[!.]*/[!.]*/[!.]*/[!.]*/{_SUMS}")):
         if not path.parent.is_symlink():
             yield path

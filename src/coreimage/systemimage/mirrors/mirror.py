@@ -8,8 +8,10 @@ removed before a grace time is over.
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -66,12 +68,7 @@ def mirror(
     the mirror has, or has expired; UnavailableError; the mirror is as before then.
     """
     _require_ours(target)
-    record = target / _RECORD
-    record.mkdir(parents=True, exist_ok=True)
-    with (
-        files.lock(record / "lock", purpose=f"mirror of {source}"),
-        files.scratch_directory(target) as scratch,
-    ):
+    with _held(target, source, dry_run=dry_run) as scratch:
         tree = open_remote(
             source,
             archive_master=archive_master,
@@ -98,6 +95,22 @@ def mirror(
         removed=removed,
         left_out=plan.left_out,
     )
+
+
+@contextmanager
+def _held(target: Path, source: str, *, dry_run: bool) -> Iterator[Path]:
+    """Yield a scratch folder, in a mirror that is ours alone; `dry_run` leaves the mirror alone."""
+    if dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    record = target / _RECORD
+    record.mkdir(parents=True, exist_ok=True)
+    with (
+        files.lock(record / "lock", purpose=f"mirror of {source}"),
+        files.scratch_directory(target) as scratch_beside,
+    ):
+        yield scratch_beside
 
 
 def _require_ours(target: Path) -> None:

@@ -57,7 +57,10 @@ class Remote:
         self._state = self._root
         if not is_url(base):
             if not Path(self._root).is_dir():
-                raise NotFoundError(f"there is no channel tree '{base}'")
+                raise NotFoundError(
+                    f"there is no channel tree '{base}'",
+                    hint="name a folder that has channels.json, or a server's address with http://",
+                )
             # Our own trees keep what changes together in one directory, and switch a link to it.
             if Path(self._root, "state").is_dir():
                 self._state = str(Path(self._root, "state").resolve())

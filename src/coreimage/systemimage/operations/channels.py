@@ -295,8 +295,10 @@ def set_device_keyring(
     """
     purpose = f"channel keyring {name} {device}"
     with editing.edit(workspace, now=now, purpose=purpose, dry_run=dry_run) as edit:
-        edit.channels.device(name, device)
+        entry = edit.channels.device(name, device)
         edit.require_own(name, device)
+        if remove and entry.keyring is None:
+            return []
         tarball = None
         if not remove:
             level = KeyringType.DEVICE_SIGNING
@@ -377,6 +379,6 @@ def _followed(name: str, followers: Sequence[str], offer: str) -> CoreImageError
 
 def _follows(channel: Channel) -> str:
     if channel.follows is None:
-        return "it has images of its own"
+        return "it follows no other channel"
     kind = "an alias of" if channel.alias else "redirected to"
     return f"it is {kind} '{channel.follows}'"

@@ -11,8 +11,9 @@ from datetime import datetime
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError
-from coreimage.model.index import MAX_VERSION, Image, ImageType, Index
+from coreimage.model.index import Image, ImageType, Index
 from coreimage.systemimage.tree import editing
+from coreimage.systemimage.tree.images import check_minversion
 
 FULL_PERCENTAGE = 100
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
@@ -183,11 +184,7 @@ def parse_translations(texts: Sequence[str]) -> dict[str, str]:
 
 def describe(where: Where, version: int, words: Words, *, now: datetime) -> list[str]:
     """Change what people and clients are told about an image."""
-    if words.minversion is not None and not 0 <= words.minversion <= MAX_VERSION:
-        raise DataError(
-            f"a minversion of {words.minversion} makes no sense",
-            hint=f"give a build from 0 to {MAX_VERSION}",
-        )
+    check_minversion(words.minversion, version)
 
     def change(image: Image) -> Image:
         translations = {**image.translations, **words.translations}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, DataError
+from coreimage.errors import CoreImageError, UsageError
 from coreimage.lib.progress import Progress
 from coreimage.model.index import MAX_VERSION, Image, ImageFile, ImageType, Index
 from coreimage.model.keyring import KeyringType
@@ -63,10 +63,14 @@ def copy_image(
     `revision` is a version, or counted from the newest: 0, -1. Without `percentage` it is that of
     the target's configuration. Only the version tarball is made anew. Deltas are taken over from
     images that both channels have. When the target's newest image has the same payload, nothing is
-    done. Raises NotFoundError (channel, device, version) and CoreImageError (withdrawn image,
-    number that is taken, target that follows another channel).
+    done. Raises NotFoundError (channel, device, version), DataError (percentage, minversion) and
+    CoreImageError (withdrawn image, number that is taken, target that follows another channel).
     """
     numbering = numbering or Numbering()
+    if numbering.keep and numbering.offset is not None:
+        raise UsageError(
+            "a number is kept or shifted, not both", hint="give one of the two options"
+        )
     if percentage is None:
         percentage = _usual_percentage(workspace, target)
     else:
@@ -88,6 +92,7 @@ def copy_image(
             )
         version = _number(image, job.goal, numbering, target)
         lowest = _minversion(image, numbering, minversion)
+        images.check_minversion(lowest, version)
         new = replace(job.full(image, version), minversion=lowest)
         copies = [
             replace(each, phased_percentage=percentage) for each in (new, *job.deltas(image, new))
@@ -107,8 +112,6 @@ def _usual_percentage(workspace: Workspace, target: str) -> int | None:
 
 
 def _number(image: Image, goal: Index, numbering: Numbering, target: str) -> int:
-    if numbering.keep and numbering.offset is not None:
-        raise DataError("a number is kept or shifted, not both", hint="give one of the two options")
     if numbering.shift is None:
         return images.next_version(goal)
     version, last = image.version + numbering.shift, images.last_version(goal)
@@ -123,7 +126,7 @@ def _number(image: Image, goal: Index, numbering: Numbering, target: str) -> int
 
 def _minversion(image: Image, numbering: Numbering, wanted: int | None) -> int | None:
     """Return the lowest build that the copy is for, in the numbers of the target."""
-    if wanted is not None or image.minversion is None or image.kept_from_old_clients:
+    if wanted is not None or image.minversion is None:
         return wanted or None
     if numbering.shift is None:
         raise CoreImageError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coreimage.config import SigningSettings, Workspace
-from coreimage.errors import NotFoundError, TrustError
+from coreimage.errors import CommandError, NotFoundError, RightsError, TrustError
 from coreimage.lib import files, gpghome, ledger, openpgp, run, trust
 from coreimage.lib.gpg import Signer
 from coreimage.model.keyring import KeyringType
@@ -21,6 +21,7 @@ from coreimage.systemimage.signing.policy import Purpose
 
 _TIMEOUT = 900.0
 _IN_WORKSPACE = SigningSettings()
+_MASTERS = frozenset({KeyringType.ARCHIVE_MASTER, KeyringType.IMAGE_MASTER})
 
 
 def log_path(workspace: Workspace) -> Path:
@@ -140,6 +141,9 @@ class SigningService:
             self._verify(request, made)
         except TrustError as error:
             self._note(request, refused=error.message)
+            if self._where(level).command and not prepared:
+                hint = f"that is what 'command' of [signing.{level}] answered; {error.hint}"
+                raise TrustError(error.message, hint=hint) from error
             raise
         self._note(request, **({"prepared": True} if prepared else {}))
         files.write_atomically(signature, made)
@@ -162,24 +166,41 @@ class SigningService:
     def _where(self, level: KeyringType) -> SigningSettings:
         return self._settings.get(level.value, _IN_WORKSPACE)
 
-    def _make(self, request: _Request) -> bytes:
-        settings, level = self._where(request.level), request.level
+    def require_key(self, level: KeyringType, *, what: str) -> None:
+        """Raise NotFoundError when the private key of a level is known to be elsewhere.
+
+        `what` is to be signed by it. For whoever does something slow before that.
+        """
+        settings, key = self._where(level), openpgp.key_id(self.fingerprint(level))
         if settings.offline:
             raise NotFoundError(
-                f"the private key of '{level}', {openpgp.key_id(request.fingerprint)}, is offline, "
-                f"and '{request.data.name}' must be signed by it",
-                hint="prepare what has to be signed with --prepare DIR, sign it there, and come "
-                "back with --finish DIR; see 'coreimage keyring --help'",
+                f"the private key of '{level}', {key}, is offline: '{what}' must be signed by it",
+                hint=_way_out(
+                    level, "name its 'home' or its 'command' there in place of 'offline'"
+                ),
             )
+        if settings.home is not None and not (self._root / settings.home).is_dir():
+            raise NotFoundError(
+                f"there is no GnuPG home '{self._root / settings.home}' with the key of '{level}'",
+                hint="bring the medium that it is on",
+            )
+        if not settings.command and settings.home is None and not self.place(level):
+            raise NotFoundError(
+                f"the private key {key} is not here: '{what}' must be signed by '{level}'",
+                hint=_way_out(
+                    level,
+                    "say there where it is; a lost one is replaced with "
+                    f"'coreimage keyring rotate {level}'",
+                ),
+            )
+
+    def _make(self, request: _Request) -> bytes:
+        settings, level = self._where(request.level), request.level
+        self.require_key(level, what=request.data.name)
         if settings.command:
             return _ask(settings.command, request)
         if settings.home is not None:
             home = self._root / settings.home
-            if not home.is_dir():
-                raise NotFoundError(
-                    f"there is no GnuPG home '{home}' with the key of '{level}'",
-                    hint="bring the medium that it is on",
-                )
             return gpghome.sign_in_home(home, request.data, request.fingerprint)
         return self.store.signature(request.data, key=level, fingerprint=request.fingerprint)
 
@@ -221,6 +242,18 @@ class SigningService:
         )
 
 
+def _way_out(level: KeyringType, otherwise: str) -> str:
+    """Return what to do without a private key: only masters sign seldom enough for two steps."""
+    if level in _MASTERS:
+        return (
+            "prepare what has to be signed with --prepare DIR, sign it where the key is, and come "
+            "back with --finish DIR; see 'coreimage keyring --help'"
+        )
+    return (
+        f"it signs whatever is published: bring it back, or see [signing.{level}] and {otherwise}"
+    )
+
+
 def _ask(command: Sequence[str], request: _Request) -> bytes:
     """Return what a command makes of the file, which it gets as standard input and by name."""
     words = {
@@ -233,4 +266,8 @@ def _ask(command: Sequence[str], request: _Request) -> bytes:
     }
     argv = [words.get(word, word) for word in command]
     with request.data.open("rb") as file:
-        return run.run(argv, stdin=file, timeout=_TIMEOUT).stdout
+        try:
+            return run.run(argv, stdin=file, timeout=_TIMEOUT).stdout
+        except (CommandError, RightsError) as error:
+            hint = f"it is 'command' of [signing.{request.level}] in coreimage.toml"
+            raise type(error)(error.message, hint=hint) from error

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from coreimage.errors import CoreImageError
+from coreimage.errors import CoreImageError, DataError
 from coreimage.model.index import MAX_VERSION, Image, ImageType, Index
 
 LAST_VERSION = "last_version"
@@ -41,8 +41,10 @@ def next_version(index: Index) -> int:
 def add_images(index: Index, images: Sequence[Image]) -> Index:
     """Return the index with images added, sorted; only the newest version keeps its phasing.
 
-    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too.
+    A withdrawn image stays at 0 %: else it would be offered when newer ones are withdrawn too. A
+    delta with a file that has the name of another one here is left out: old clients may want both.
     """
+    images = _without_namesakes(index, images)
     newest = max(image.version for image in (*index.images, *images))
     merged = [
         image if image.version == newest or image.withdrawn is not None else _without_phasing(image)
@@ -54,12 +56,36 @@ def add_images(index: Index, images: Sequence[Image]) -> Index:
     return replace(index, images=merged, extra={**index.extra, LAST_VERSION: last})
 
 
+def _without_namesakes(index: Index, images: Sequence[Image]) -> list[Image]:
+    """Return new images without the deltas that an old client could not put beside the others.
+
+    It brings all files of a way into one folder, and stops when two have one name and are not the
+    same. Names of whole files have their digest; a delta is named by those that it leads from and
+    to, and has other bytes when, for example, the level of compression was changed.
+    """
+    known = {
+        file.path.rpartition("/")[2]: (file.path, file.checksum)
+        for image in index.images
+        for file in image.files
+    }
+    return [
+        image
+        for image in images
+        if image.type is ImageType.FULL
+        or all(
+            known.get(file.path.rpartition("/")[2], (file.path, file.checksum))
+            == (file.path, file.checksum)
+            for file in image.files
+        )
+    ]
+
+
 def _without_detours(images: Sequence[Image]) -> list[Image]:
     """Keep old clients from older full images that they would take with deltas on top.
 
     They count whole MiB, so that a small delta costs nothing; and their recoveries, having
-    formatted, do not remove what a delta lists. A full image whose minversion is its own version
-    is offered to none of them; it can still be asked for by its number. `images` are sorted.
+    formatted, do not remove what a delta lists. Such an image can still be asked for by its number.
+    `images` are sorted.
     """
     fulls = [image for image in images if image.type is ImageType.FULL]
     if not fulls:
@@ -72,14 +98,25 @@ def _without_detours(images: Sequence[Image]) -> list[Image]:
             size = image.size + rest[image.version]
             rest[image.base] = min(size, rest.get(image.base, size))
     return [
-        replace(image, minversion=image.version)
-        if image.type is ImageType.FULL
-        and image is not newest
-        and image.version in rest
-        and image.size + rest[image.version] < newest.size + _MIB
-        else image
+        replace(
+            image,
+            kept_from_old_clients=image.type is ImageType.FULL
+            and image is not newest
+            and image.version in rest
+            and image.size + rest[image.version] < newest.size + _MIB,
+        )
         for image in images
     ]
+
+
+def check_minversion(minversion: int | None, version: int) -> None:
+    """Raise DataError unless an image of a version can be for builds from a minversion on."""
+    if minversion is not None and not 0 <= minversion < version:
+        raise DataError(
+            f"a minversion of {minversion} makes no sense for image {version}",
+            hint=f"give a build from 0 to {version - 1}, or offer the image to nobody with "
+            "'coreimage image withdraw'",
+        )
 
 
 def _without_phasing(image: Image) -> Image:

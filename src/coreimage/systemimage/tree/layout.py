@@ -1,13 +1,14 @@
 """The channel tree as it lies on disk: where what is, and reading it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, NotFoundError, TrustError
+from coreimage.errors import CoreImageError, DataError, NotFoundError, TrustError
 from coreimage.lib import files, openpgp, trust
 from coreimage.model.channels import Channels, Device
 from coreimage.model.index import Index, check_path
@@ -67,7 +68,27 @@ def read_channels(workspace: Workspace) -> Channels:
 def read_index(workspace: Workspace, channel: str, device: str) -> Index:
     """Return the visible index of a device; NotFoundError names the ones that exist."""
     entry = read_channels(workspace).device(channel, device)
-    return Index.from_json(local_path(workspace, entry.index).read_bytes())
+    return load_index(local_path(workspace, entry.index))
+
+
+def read_retired(workspace: Workspace) -> dict[str, dict[str, int]]:
+    """Return the last numbers of devices that are no longer in a channel, by channel and device."""
+    path = workspace.channel_tree / "state" / RETIRED
+    document: Mapping[str, Mapping[str, int]] = (
+        json.loads(path.read_bytes()) if path.is_file() else {}
+    )
+    return {channel: dict(devices) for channel, devices in document.items()}
+
+
+def load_index(path: Path) -> Index:
+    """Return an index that is named by channels.json; DataError when it is gone or damaged."""
+    mend = "see what else is wrong with 'coreimage image missing'; bring it back from a backup"
+    try:
+        return Index.from_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"'{path}' is gone, and channels.json names it", hint=mend) from error
+    except DataError as error:
+        raise DataError(f"'{path}' is damaged: {error.message}", hint=mend) from error
 
 
 def local_path(workspace: Workspace, path: str) -> Path:

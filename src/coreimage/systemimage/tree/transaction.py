@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -58,7 +57,7 @@ class Edit:
             shutil.copytree(
                 current / "gpg", self._state / "gpg", dirs_exist_ok=True, copy_function=_share
             )
-        self._retired = _read_retired(current / layout.RETIRED)
+        self._retired = layout.read_retired(workspace)
 
     @property
     def serial(self) -> int:
@@ -107,7 +106,7 @@ class Edit:
         """
         entry = self.channels.require(channel).devices.get(device)
         if entry is not None:
-            return Index.from_json(self.where(entry.index).read_bytes())
+            return layout.load_index(self.where(entry.index))
         return empty_index(self.now, last=self._retired.get(channel, {}).get(device, 0))
 
     def where(self, path: str) -> Path:
@@ -338,14 +337,6 @@ def _share(source: str, target: str) -> None:
 
 def _complete(path: Path) -> bool:
     return path.is_file() and Path(f"{path}.asc").is_file()
-
-
-def _read_retired(path: Path) -> dict[str, dict[str, int]]:
-    """Return the last numbers of devices that are no longer in a channel, by channel and device."""
-    document: Mapping[str, Mapping[str, int]] = (
-        json.loads(path.read_bytes()) if path.is_file() else {}
-    )
-    return {channel: dict(devices) for channel, devices in document.items()}
 
 
 def _move_in(staged: Path, final: Path) -> None:

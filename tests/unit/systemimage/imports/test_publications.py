@@ -1,5 +1,6 @@
 """Which publication is imported."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,20 @@ def make(tree: Path, version: str, names: list[str]) -> None:
         (directory / name).touch()
 
 
-def newest(tree: Path, *, only_good: bool = False, series: str = "vivid") -> str:
+def newest(
+    tree: Path,
+    *,
+    only_good: bool = False,
+    series: str = "vivid",
+    note: Callable[[str], object] = print,
+) -> str:
     return find_newest(
-        tree, project="core", series=series, wanted=["a.tar.gz"], only_good=only_good
+        tree,
+        project="core",
+        series=series,
+        wanted=["a.tar.gz"],
+        only_good=only_good,
+        note=note,
     ).version
 
 
@@ -33,7 +45,9 @@ def test_versions_are_not_sorted_as_text(tmp_path: Path) -> None:
 def test_incomplete_publications_are_passed_over(tmp_path: Path, missing: str) -> None:
     make(tmp_path, "20150401", COMPLETE)
     make(tmp_path, "20150402", [name for name in COMPLETE if name != missing])
-    assert newest(tmp_path) == "20150401"
+    told: list[str] = []
+    assert newest(tmp_path, note=told.append) == "20150401"
+    assert told == [f"a newer publication is passed over: '20150402' lacks {missing}"]
 
 
 def test_links_and_other_names_do_not_count(tmp_path: Path) -> None:
@@ -48,8 +62,10 @@ def test_links_and_other_names_do_not_count(tmp_path: Path) -> None:
 def test_only_good_ones_where_that_is_asked_for(tmp_path: Path) -> None:
     make(tmp_path, "20150401", [*COMPLETE, ".marked_good"])
     make(tmp_path, "20150402", COMPLETE)
-    assert newest(tmp_path) == "20150402"
-    assert newest(tmp_path, only_good=True) == "20150401"
+    told: list[str] = []
+    assert newest(tmp_path, note=told.append) == "20150402"
+    assert newest(tmp_path, only_good=True, note=told.append) == "20150401"
+    assert told == []
 
 
 def test_when_none_counts_the_reason_is_told(tmp_path: Path) -> None:
@@ -57,6 +73,13 @@ def test_when_none_counts_the_reason_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as caught:
         newest(tmp_path, only_good=True)
     assert caught.value.hint == "'20150402' lacks SHA256SUMS.gpg, .marked_good"
+
+
+def test_when_none_is_marked_good_the_way_out_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "20150402", COMPLETE)
+    with pytest.raises(NotFoundError) as caught:
+        newest(tmp_path, only_good=True)
+    assert caught.value.hint == "mark one with 'coreimage publication mark-good': 20150402"
 
 
 def test_an_unknown_series_names_the_known_ones(tmp_path: Path) -> None:

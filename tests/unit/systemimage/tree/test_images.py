@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coreimage.errors import CoreImageError
+from coreimage.errors import CoreImageError, DataError
 from coreimage.model.index import Image, ImageFile, ImageType, Index
 from coreimage.model.upgrade import Client, decide
 from coreimage.systemimage.tree import images
@@ -90,6 +90,51 @@ def test_old_clients_put_no_delta_on_a_full_image(
         assert old.version == ours.version == len(sizes)
         kinds = [image.type for image in old.images]
         assert kinds == [ImageType.FULL] or ImageType.FULL not in kinds
+
+
+def test_a_minversion_holds_for_images_that_old_clients_are_kept_from(now: datetime) -> None:
+    index = images.add_images(images.empty_index(now), [full(7, minversion=3)])
+    index = images.add_images(index, [full(8, minversion=3), sized(8, 1, base=7)])
+    assert index.images[0].kept_from_old_clients
+    again = Index.from_json(index.to_json())
+    for build, ours in ((2, None), (3, 8)):
+        found = decide(again, build=build, client=Client.OURS).chosen
+        assert (found.version if found else None) == ours
+    # Once nothing leads from it to the newest any more, it is an image as any other.
+    later = images.add_images(again, [full(9)])
+    assert [(each.kept_from_old_clients, each.minversion) for each in later.images] == [
+        (False, 3),
+        (False, None),
+        (False, 3),
+        (False, None),
+    ]
+
+
+@pytest.mark.parametrize("minversion", [-1, 7, 8])
+def test_no_image_is_for_builds_that_have_it(minversion: int) -> None:
+    with pytest.raises(DataError, match="makes no sense for image 7") as caught:
+        images.check_minversion(minversion, 7)
+    assert "from 0 to 6" in caught.value.hint
+    images.check_minversion(6, 7)
+    images.check_minversion(None, 7)
+
+
+def test_no_two_files_of_a_way_have_one_name(now: datetime) -> None:
+    """Old clients put all files of a way into one folder, and give up when two have one name."""
+
+    def named(base: int, version: int, path: str, checksum: str) -> Image:
+        file = ImageFile(order=0, path=path, checksum=checksum * 64, size=1)
+        return Image(type=ImageType.DELTA, version=version, base=base, files=[file])
+
+    first, other = "/pool/rootfs-b.delta-rootfs-a.tar.xz", "/pool/00/rootfs-b.delta-rootfs-a.tar.xz"
+    index = images.empty_index(now)
+    for new in ([], [named(1, 2, first, "0")], [], [named(3, 4, other, "1")], []):
+        index = images.add_images(index, [full(images.next_version(index)), *new])
+    kinds = [(image.type, image.version) for image in index.images]
+    assert [version for kind, version in kinds if kind is ImageType.DELTA] == [2]
+    assert [version for kind, version in kinds if kind is ImageType.FULL] == [1, 2, 3, 4, 5]
+    again = images.add_images(index, [full(6), named(5, 6, first, "0")])
+    assert again.images[-2].base == 5  # the same file is no other one
 
 
 def test_our_clients_may_take_a_full_image_that_old_ones_are_kept_from(now: datetime) -> None:

@@ -19,6 +19,7 @@ from coreimage.systemimage.tree.pool import PoolFile, Recipe, SideCar
 _NAME, _REVISION = "http", 1
 _MAX_TEXT = 4 << 20
 _MAX_MONITOR = 4 << 10
+_SHOWN = 5
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,127}\Z")
 
 
@@ -67,7 +68,10 @@ def _monitored(feed: HttpFeed, context: Context) -> str | None:
         text = _text(context, url, _MAX_MONITOR)
     version = text.strip()
     if not _VERSION.match(version):
-        raise DataError(f"'{url}' does not hold one version, but {version[:60]!r}")
+        raise DataError(
+            f"'{url}' does not hold one version, but {version[:60]!r}",
+            hint="it must hold letters, digits and . + ~ _ - alone, such as 1.2-3",
+        )
     return version
 
 
@@ -78,7 +82,11 @@ def _listed(feed: HttpFeed, context: Context, url: str, values: dict[str, str]) 
     sums = parse_checksums(_signed_text(feed, context, where, _MAX_TEXT), source=where)
     name = urlsplit(url).path.rpartition("/")[2]
     if name not in sums:
-        raise TrustError(f"'{name}' is not listed in '{where}'")
+        raise TrustError(
+            f"'{name}' is not listed in '{where}'",
+            hint=f"it has {', '.join(sorted(sums)[:_SHOWN]) or 'nothing'}: whoever signs the list "
+            "must add it",
+        )
     return sums[name]
 
 

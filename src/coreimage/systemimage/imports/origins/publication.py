@@ -90,7 +90,9 @@ def _newest(feed: PublishedFeed, context: Context, wanted: list[str]) -> Verifie
     project, series = feed.project or context.project, feed.series or context.series
     if feed.path is not None:
         parent, title = context.path(feed.path), project or feed.path.name
-        version = publications.newest_version(parent, wanted=wanted, only_good=only_good)
+        version = publications.newest_version(
+            parent, wanted=wanted, only_good=only_good, note=context.progress.note
+        )
     else:
         if project is None or series is None:
             raise ConfigError(
@@ -98,7 +100,12 @@ def _newest(feed: PublishedFeed, context: Context, wanted: list[str]) -> Verifie
                 hint="give it 'project' and 'release', or a 'path' of publications",
             )
         newest = publications.find_newest(
-            tree, project=project, series=series, wanted=wanted, only_good=only_good
+            tree,
+            project=project,
+            series=series,
+            wanted=wanted,
+            only_good=only_good,
+            note=context.progress.note,
         )
         parent, title, version = tree / project / series / IMAGE_TYPE, project, newest.version
     directory = parent / version
