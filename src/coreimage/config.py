@@ -1,6 +1,7 @@
 """The workspace: where everything lies, and its coreimage.toml as validated settings."""
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -254,7 +255,15 @@ def complaint(model: type[BaseModel], first: Mapping[str, Any]) -> tuple[str, st
         return f"'{where}' is not a key", nearest_key(model, first["loc"])
     if first["type"].startswith("union_tag_"):
         return _tag_complaint(where, first["ctx"], _walk(model, first["loc"])[1])
+    if first["type"] == "sequence_str" or first.get("ctx", {}).get("class") == "Sequence":
+        return f"'{where}'{found}: expected a list", _in_brackets(value)
     return f"'{where}'{found}: {first['msg'].lower()}", ""
+
+
+def _in_brackets(value: object) -> str:
+    if isinstance(value, str | int | float):
+        return f"write it in brackets: [{json.dumps(value)}]"
+    return "write it in brackets"
 
 
 def _tag_complaint(where: str, context: Mapping[str, str], known: Sequence[str]) -> tuple[str, str]:
@@ -262,16 +271,17 @@ def _tag_complaint(where: str, context: Mapping[str, str], known: Sequence[str])
     key, tag = context["discriminator"].strip("'"), context.get("tag")
     if tag is None:
         return f"'{where}' has no '{key}'", f"give it one of {', '.join(known)}"
-    return f"'{where}.{key}' is '{tag}', which there is not", _nearest(tag, known, "there are")
+    return f"'{where}.{key}' is '{tag}', which there is not", nearest(tag, known, "there are")
 
 
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:
     """Return a hint with the valid key that looks most like the one that was refused."""
     names = _walk(model, where[:-1])[1]
-    return _nearest(str(where[-1]) if where else "", names, "the keys here are")
+    return nearest(str(where[-1]) if where else "", names, "the keys here are")
 
 
-def _nearest(word: str, names: Sequence[str], lead: str) -> str:
+def nearest(word: str, names: Sequence[str], lead: str) -> str:
+    """Return a hint with the name that looks most like a word, or with all after `lead`."""
     close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -134,7 +134,10 @@ def test_a_package_that_does_not_exist(made: PackageArchive, tmp_path: Path) -> 
     with pytest.raises(DataError, match="packages of 'tiny' cannot be installed") as caught:
         ask(made, tmp_path, text=text)
     assert "Unable to locate package abbsent" in caught.value.message
-    assert caught.value.hint == "correct 'packages' in its definition.toml"
+    assert caught.value.hint == (
+        "correct the packages of the definition; 'coreimage rootfs show tiny' says which file "
+        "names each"
+    )
 
 
 def test_a_package_that_cannot_be_installed(made: PackageArchive, tmp_path: Path) -> None:

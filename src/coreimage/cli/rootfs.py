@@ -24,6 +24,7 @@ from coreimage.cli.rootfs_options import (
     archive_settings,
     build_cache,
     extra_archives,
+    given_options,
 )
 from coreimage.cli.space import find_space, host_arch, load_space
 
@@ -61,6 +62,7 @@ def list_definitions(as_json: JsonOption = False, workspace: WorkspaceOption = N
 
 @app.command()
 def build(
+    context: typer.Context,
     definition: DefinitionArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="A directory to be made.")],
     arch: ArchOption,
@@ -79,17 +81,17 @@ def build(
     """Build a root filesystem and a device tarball into a directory.
 
     SOURCE_DATE_EPOCH decides about time stamps when it is set; else the newest package does. With
-    --locked, release, architecture, device and time are those of the lock.
+    --locked, release, architecture, device and time are those of the lock; options that say
+    otherwise are refused.
 
     Example: coreimage rootfs build debian-core --release 13 --arch amd64 --output out
     """
     from coreimage.config import CompressionSettings
-    from coreimage.errors import DataError
     from coreimage.lib.arches import require_buildable
     from coreimage.rootfs import build as rootfs
     from coreimage.rootfs.definitions.definition import definition_places, select
     from coreimage.rootfs.reuse.lock import read_lock
-    from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs
+    from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs, refuse_otherwise
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
@@ -98,8 +100,19 @@ def build(
     lock = read_lock(locked) if locked else None
     if lock is not None:
         of = lock.definition
-        if definition != of.name:
-            raise DataError(f"'{locked}' locks '{of.name}', not '{definition}'")
+        refuse_otherwise(
+            str(locked),
+            asked={
+                "definition": definition,
+                **given_options(context, ("release", "arch", "device")),
+            },
+            locked={
+                "definition": [of.name],
+                "release": [of.release, of.series],
+                "arch": [of.arch],
+                "device": [of.device],
+            },
+        )
         release, arch, device = of.release, of.arch, of.device
     selection = select(definition, release, arch, places, device)
     require_buildable(arch, host=host_arch())

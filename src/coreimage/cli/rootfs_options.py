@@ -1,5 +1,6 @@
 """What commands about root file systems are told: options, and what they stand for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,16 @@ def archive_settings(
         return found
     others = dict.fromkeys(("security_mirror", "ports_mirror"))
     return found.model_copy(update={"mirror": mirror, **others})
+
+
+def given_options(context: typer.Context, names: Sequence[str]) -> dict[str, str]:
+    """Return those of the named options that were given, not those that have their default."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {
+        name: str(context.params[name])
+        for name, source in sources.items()
+        if source is not None and "DEFAULT" not in source.name
+    }
 
 
 def build_cache(workspace: "Workspace | None") -> "Cache":

@@ -1,8 +1,18 @@
 """Where keys stand in the text of a TOML file, so that errors can name the line."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any
+
+
+def syntax_complaint(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, str]:
+    """Return the line, counted from 1, where a text stops to be TOML, and why, with the column."""
+    message = str(error)
+    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
+    if found is None:
+        return max(len(text.splitlines()), 1), message
+    return int(found[2]), f"{found[1]} (column {found[3]})"
 
 
 def line_of(text: str, where: Sequence[str | int]) -> int | None:

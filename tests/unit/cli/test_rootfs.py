@@ -1,10 +1,16 @@
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
+from typer import Context
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from coreimage.cli.main import app
-from coreimage.cli.rootfs_options import archive_settings
+from coreimage.cli.rootfs import app as rootfs
+from coreimage.cli.rootfs_options import archive_settings, given_options
+from coreimage.cli.space import host_arch
 from coreimage.config import ArchiveSettings, Settings, Workspace
 from coreimage.errors import CoreImageError, RightsError
 from coreimage.rootfs.definitions.definition import definition_names, select, shipped_definitions
@@ -84,3 +90,13 @@ def test_a_build_that_cannot_run_here_is_refused_before_anything_is_looked_up(
         call("rootfs", "build", "base", "--arch", "amd64", "--output", "out")
     assert caught.value.hint == "build on a machine of amd64"
     assert {path.name for path in root.iterdir()} == {"coreimage.toml", "definitions"}
+
+
+def test_defaults_are_no_options_that_were_given() -> None:
+    group = get_command(rootfs)
+    assert isinstance(group, TyperGroup)
+    build = group.commands["build"]
+    context = build.make_context("build", ["base", "--output", "x", "--arch", host_arch()])
+    assert given_options(cast("Context", context), ("release", "arch", "device")) == {
+        "arch": host_arch()
+    }

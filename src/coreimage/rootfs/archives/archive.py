@@ -320,7 +320,8 @@ def _installed(
         raise DataError(
             f"the packages of '{selection.definition.name}' cannot be installed: "
             + _complaints(error.message),
-            hint="correct 'packages' in its definition.toml",
+            hint="correct the packages of the definition; 'coreimage rootfs show "
+            f"{selection.definition.name}' says which file names each",
         ) from error
     return [_package(line) for line in listed.stdout.decode().splitlines() if line.startswith("'")]
 

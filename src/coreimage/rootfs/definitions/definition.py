@@ -13,7 +13,7 @@ from coreimage.errors import DataError, NotFoundError
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
 from coreimage.rootfs.definitions.packagelists import PACKAGE, read_list
-from coreimage.rootfs.definitions.source import Source, read_source, validate
+from coreimage.rootfs.definitions.source import Source, read_source, refuse_unknown, validate
 
 _Package = Annotated[str, StringConstraints(pattern=PACKAGE)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -239,6 +239,11 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
             f"{sources[-1].path}: 'name' is '{definition.name}', in a folder named '{name}'",
             hint="give both the same name",
         )
+    refuse_unknown(sources, ("default_release",), list(definition.releases), "release")
+    # One that extends may do without an architecture and keep the devices of what it extends.
+    arches = [each for source in sources for each in source.document.get("architectures", {})]
+    for device in definition.devices:
+        refuse_unknown(sources, ("devices", device, "arch"), arches, "architecture")
     return definition, [source.path.parent for source in sources]
 
 
@@ -246,17 +251,36 @@ def read_sources(name: str, places: Sequence[Path]) -> list[Source]:
     """Return the definition.toml of a definition after those of what it extends."""
     sources: list[Source] = []
     wanted: str | None = name
+    names: list[str] = []
     while wanted is not None:
+        if sources:
+            _refuse_extends(sources[0], wanted, names, places)
         source = read_source(_find(wanted, places) / "definition.toml")
-        if len(sources) >= _MAX_DEPTH or source.path in [each.path for each in sources]:
-            raise DataError(
-                f"definition '{name}' extends itself by way of '{wanted}'",
-                hint=f"extend another one in '{source.path}'",
-            )
         sources.insert(0, source)
+        names.append(wanted)
         extended = source.document.get("extends")
         wanted = extended if isinstance(extended, str) else None
     return sources
+
+
+def _refuse_extends(
+    source: Source, wanted: str, names: Sequence[str], places: Sequence[Path]
+) -> None:
+    """Raise DataError when what a source extends is not there, or is among `names` already."""
+    known = definition_names(places)
+    refuse_unknown([source], ("extends",), known, "definition")
+    if wanted in names:
+        way = names[names.index(wanted) :]
+        last = f", which extends '{way[-1]}' in turn" if len(way) > 1 else " itself"
+        raise DataError(
+            f"{source.place(('extends',))}: 'extends' is '{wanted}'{last}",
+            hint="the circle is " + ", ".join([*way, wanted]),
+        )
+    if len(names) >= _MAX_DEPTH:
+        raise DataError(
+            f"{source.place(('extends',))}: more than {_MAX_DEPTH} definitions extend each other",
+            hint="extend one that is nearer to the first: " + ", ".join(names),
+        )
 
 
 def select(

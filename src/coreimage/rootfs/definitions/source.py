@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from coreimage.config import complaint
+from coreimage.config import complaint, nearest
 from coreimage.errors import DataError
-from coreimage.lib.tomltext import line_of
+from coreimage.lib.tomltext import line_of, syntax_complaint
+from coreimage.rootfs.definitions.packagelists import PACKAGE
 
 # What adds up along `extends`; any other key replaces the one of the extended definition.
 ADDITIVE = ("packages", "exclude_paths", "include_paths")
@@ -40,9 +41,16 @@ def read_source(path: Path) -> Source:
     """Read a definition.toml; raises DataError."""
     try:
         text = path.read_text(encoding="utf-8")
-        return Source(path=path, text=text, document=tomllib.loads(text))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
+    try:
+        return Source(path=path, text=text, document=tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        line, message = syntax_complaint(text, error)
+        raise DataError(
+            f"{path}:{line}: {message[0].lower()}{message[1:]}",
+            hint="write TOML: KEY = VALUE, text in quotes, lists in brackets",
+        ) from error
 
 
 def merge(sources: Sequence[Source]) -> dict[str, Any]:
@@ -72,6 +80,29 @@ def validate(model: type[_Model], sources: Sequence[Source]) -> _Model:
     return model.model_validate(merged)
 
 
+def refuse_unknown(
+    sources: Sequence[Source], where: _Where, known: Sequence[str], what: str
+) -> None:
+    """Raise DataError, with file and line, when the name at `where` is none of the known ones.
+
+    `what` says what the name should be one of, such as release. The last source that says it is
+    blamed.
+    """
+    for source in reversed(sources):
+        if where[0] not in source.document:
+            continue
+        name: Any = source.document
+        for part in where:
+            name = name[part]
+        if name not in known:
+            key = ".".join(str(part) for part in where)
+            raise DataError(
+                f"{source.place(where)}: '{key}' is '{name}', and there is no such {what}",
+                hint=nearest(str(name), known, f"the {what}s are"),
+            )
+        return
+
+
 def _errors(model: type[BaseModel], document: Mapping[str, Any]) -> list[Any]:
     try:
         model.model_validate(document)
@@ -84,4 +115,6 @@ def _complaint(model: type[BaseModel], source: Source, error: Mapping[str, Any])
     message, hint = complaint(model, error)
     if error["type"] == "missing":
         hint = f"write '{error['loc'][-1]} = …' there, or in what it extends"
+    elif error.get("ctx", {}).get("pattern") == PACKAGE:
+        hint = "names of packages have small letters, digits, +, . and -"
     return DataError(f"{source.place(error['loc'])}: {message}", hint=hint)

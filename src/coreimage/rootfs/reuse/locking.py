@@ -115,6 +115,23 @@ def locked_inputs(
     return inputs
 
 
+def refuse_otherwise(
+    name: str, *, asked: Mapping[str, str], locked: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise DataError when something else is asked for than a lock has; `name` is the lock's.
+
+    `locked` has the words, for each key of `asked`, that mean what is locked.
+    """
+    for key, value in asked.items():
+        if value not in locked[key]:
+            raise DataError(
+                f"lock '{name}' is for {key} '{locked[key][0]}', not '{value}'",
+                hint="a lock is built as it is: leave the option out, or build without --locked"
+                if key != "definition"
+                else f"build '{locked[key][0]}', or without --locked",
+            )
+
+
 def gzip_level_of(lock: Lock) -> int:
     """Return the level at which the tarballs were compressed."""
     level = lock.settings.get("gzip")

@@ -155,14 +155,48 @@ def test_what_is_missing_is_answered_with_what_there_is(place: Path) -> None:
     with pytest.raises(NotFoundError, match="'kiosk' has no architecture 'arm64'") as caught:
         select("kiosk", None, "arm64", [place])
     assert caught.value.hint == "its architectures are amd64"
-    with pytest.raises(NotFoundError, match="no definition 'absent'"):
-        load("child", [write(place / "child", 'extends = "absent"').parent])
+
+
+def test_a_missing_base_is_told_with_file_and_line(place: Path) -> None:
+    folder = write(place / "child", 'title = "Child"\nextends = "bas"')
+    with pytest.raises(DataError) as caught:
+        load("child", [place])
+    assert caught.value.message == (
+        f"{folder}/definition.toml:2: 'extends' is 'bas', and there is no such definition"
+    )
+    assert caught.value.hint == "did you mean 'base'?"
+    write(place / "child", 'extends = "zzz"')
+    with pytest.raises(DataError) as caught:
+        load("child", [place])
+    assert caught.value.hint == "the definitions are base, child, kiosk"
+
+
+def test_a_device_of_no_architecture_is_refused(place: Path) -> None:
+    folder = write(place / "base", BASE + '[devices.box]\narch = "amd46"\n')
+    with pytest.raises(DataError) as caught:
+        load("base", [place])
+    assert caught.value.message == (
+        f"{folder}/definition.toml:23: 'devices.box.arch' is 'amd46', "
+        "and there is no such architecture"
+    )
+    assert caught.value.hint == "did you mean 'amd64'?"
+    write(place / "base", BASE + '[devices.box]\narch = "amd64"\n')
+    narrow = KIOSK + '[architectures.arm64]\nbootloader = "grub"\n'
+    write(place / "kiosk", narrow)
+    assert list(load("kiosk", [place])[0].architectures) == ["arm64"]
 
 
 def test_a_circle_is_refused(place: Path) -> None:
     write(place / "a", 'name = "a"\nextends = "b"')
     write(place / "b", 'name = "b"\nextends = "a"')
-    with pytest.raises(DataError, match="definition 'a' extends itself"):
+    with pytest.raises(DataError) as caught:
+        load("a", [place])
+    assert caught.value.message == (
+        f"{place}/b/definition.toml:2: 'extends' is 'a', which extends 'b' in turn"
+    )
+    assert caught.value.hint == "the circle is a, b, a"
+    write(place / "a", 'name = "a"\nextends = "a"')
+    with pytest.raises(DataError, match=r"a/definition\.toml:2: 'extends' is 'a' itself"):
         load("a", [place])
 
 
@@ -173,6 +207,10 @@ def test_a_definition_has_the_name_of_its_folder(place: Path) -> None:
     write(place / "other", 'extends = "base"')
     with pytest.raises(DataError, match="'name' is 'base', in a folder named 'other'"):
         load("other", [place])
+
+
+TOML_HINT = "write TOML: KEY = VALUE, text in quotes, lists in brackets"
+PACKAGE_HINT = "names of packages have small letters, digits, +, . and -"
 
 
 @pytest.mark.parametrize(
@@ -196,15 +234,20 @@ def test_a_definition_has_the_name_of_its_folder(place: Path) -> None:
             "definition.toml:14: 'releases.12.series': field required",
             "write 'series = …' there, or in what it extends",
         ),
-        ('["dash", "sed"]', "7", "'packages' is 7: input should be", ""),
-        ('["dash", "sed"]', '"dash"', "'packages' is 'dash': ", ""),
+        ('["dash", "sed"]', "7", "'packages' is 7: expected a list", "write it in brackets: [7]"),
+        (
+            '["dash", "sed"]',
+            '"dash"',
+            "definition.toml:5: 'packages' is 'dash': expected a list",
+            'write it in brackets: ["dash"]',
+        ),
         ('["dash", "sed"]', "[7]", "'packages.0' is 7", ""),
-        ('"sed"]\nexclude', '"SED"]\nexclude', "'packages.1' is 'SED'", ""),
-        ('"sed"]\nexclude', '"-o"]\nexclude', "'packages.1' is '-o'", ""),
-        ('"sed"]\nexclude', '"sed-"]\nexclude', "'packages.1' is 'sed-'", ""),
-        ('"sed"]\nexclude', '"a b"]\nexclude', "'packages.1' is 'a b'", ""),
-        ('"sed"]\nexclude', '"sed\\n"]\nexclude', "'packages.1' is 'sed\\\\n'", ""),
-        ('"sed"]\nexclude', '"./a.deb"]\nexclude', "'packages.1' is './a.deb'", ""),
+        ('"sed"]\nexclude', '"SED"]\nexclude', "'packages.1' is 'SED'", PACKAGE_HINT),
+        ('"sed"]\nexclude', '"-o"]\nexclude', "'packages.1' is '-o'", PACKAGE_HINT),
+        ('"sed"]\nexclude', '"sed-"]\nexclude', "'packages.1' is 'sed-'", PACKAGE_HINT),
+        ('"sed"]\nexclude', '"a b"]\nexclude', "'packages.1' is 'a b'", PACKAGE_HINT),
+        ('"sed"]\nexclude', '"sed\\n"]\nexclude', "'packages.1' is 'sed\\\\n'", PACKAGE_HINT),
+        ('"sed"]\nexclude', '"./a.deb"]\nexclude', "'packages.1' is './a.deb'", PACKAGE_HINT),
         ('["bookworm"]', '["bookworm main"]', "'releases.12.suites.0'", ""),
         ('["bookworm"]', '["../x"]', "'releases.12.suites.0'", ""),
         ('"bookworm"\ns', '"../bookworm"\ns', "'releases.12.series' is '../bookworm'", ""),
@@ -213,7 +256,13 @@ def test_a_definition_has_the_name_of_its_folder(place: Path) -> None:
         ('name = "base"', 'name = "../base"', "'name' is '../base'", ""),
         ('name = "base"', 'name = "base"\nextends = 7', "'extends' is 7: input should be", ""),
         ('name = "base"', 'name = "base"\nproduct = "a/b"', "'product' is 'a/b'", ""),
-        ('name = "base"', "name =", "definition.toml: ", ""),
+        ('name = "base"', "name =", "definition.toml:1: invalid value (column 7)", TOML_HINT),
+        (
+            'default_release = "13"',
+            'default_release = "31"',
+            "definition.toml:4: 'default_release' is '31', and there is no such release",
+            "the releases are 13, 12",
+        ),
     ],
 )
 def test_a_mistake_is_named(place: Path, old: str, new: str, complaint: str, hint: str) -> None:
@@ -241,7 +290,7 @@ TOML = st.recursive(
         TOML,
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_document_is_loaded_or_refused(place: Path, document: dict[str, Any]) -> None:
     lines = [f"{key} = {toml(value)}" for key, value in document.items()]
     write(place / "child", "\n".join(lines))

@@ -14,7 +14,7 @@ from coreimage.rootfs.definitions.definition import Selection, select
 from coreimage.rootfs.inputs import Inputs
 from coreimage.rootfs.reuse import recipe
 from coreimage.rootfs.reuse.lock import Lock
-from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs, make_lock
+from coreimage.rootfs.reuse.locking import gzip_level_of, locked_inputs, make_lock, refuse_otherwise
 from tests.support.definitions import BASE, write
 from tests.support.resolutions import package, suite
 
@@ -99,3 +99,14 @@ def test_an_extra_archive_that_is_missing_is_named(case: Case) -> None:
 def test_a_lock_without_its_level_was_edited(case: Case) -> None:
     with pytest.raises(DataError, match="no setting 'gzip'"):
         gzip_level_of(case.lock.model_copy(update={"settings": {}}))
+
+
+def test_a_lock_is_not_built_otherwise_than_it_is() -> None:
+    locked = {"definition": ["base"], "release": ["13", "trixie"], "arch": ["amd64"]}
+    for release in ("13", "trixie"):
+        refuse_otherwise("x", asked={"definition": "base", "release": release}, locked=locked)
+    with pytest.raises(DataError, match="lock 'x' is for arch 'amd64', not 'arm64'") as caught:
+        refuse_otherwise("x", asked={"definition": "base", "arch": "arm64"}, locked=locked)
+    assert "leave the option out" in caught.value.hint
+    with pytest.raises(DataError, match="lock 'x' is for definition 'base', not 'kiosk'"):
+        refuse_otherwise("x", asked={"definition": "kiosk"}, locked=locked)
