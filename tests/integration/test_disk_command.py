@@ -57,8 +57,23 @@ def test_a_disk_tells_what_it_is(workspace: Workspace) -> None:
     assert facts["ssh"] is True
     (fingerprint,) = facts["ssh_keys"]
     text = coreimage("disk", "show", "x.img", cwd=home).stdout.decode()
-    assert f"may log in: {fingerprint} me" in text
+    assert f"may log in: core, by {fingerprint} me" in text
     assert "version 7 debian-core/13/edge" in text
+
+
+def test_the_keys_of_every_user_are_shown(workspace: Workspace) -> None:
+    home = workspace.root.parent
+    before = json.loads(coreimage("disk", "show", "x.img", "--json", cwd=home).stdout)
+    (writable,) = [each for each in before["partitions"] if each["name"] == "writable"]
+    image = f"x.img?offset={writable['start']}"
+    keys = "/system-data/var/lib/coreimage/ssh/authorized_keys"
+    run.run(["debugfs", "-w", "-R", f"write me.pub {keys}/anna", image], cwd=home)
+
+    facts = json.loads(coreimage("disk", "show", "x.img", "--json", cwd=home).stdout)
+    assert facts["logins"] == {"anna": before["ssh_keys"], "core": before["ssh_keys"]}
+    text = coreimage("disk", "show", "x.img", cwd=home).stdout.decode()
+    assert f"may log in: anna, by {before['ssh_keys'][0]} me" in text
+    run.run(["debugfs", "-w", "-R", f"rm {keys}/anna", image], cwd=home)
 
 
 def test_a_disk_as_it_was_made_is_verified(workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -256,15 +257,12 @@ def test_a_tree_that_does_not_fit_is_refused_by_name(tmp_path: Path, what: str) 
 
 def fat(directory: Path, files: dict[str, bytes | Path], *, size: int = 128 * MIB) -> Path:
     space = new_space(directory / "boot.img", size)
-    make_fat(
-        files,
-        space,
-        label="system-boot",
-        volume_id=0x5EED0001,
-        time=NOW,
-        scratch=directory,
-    )
+    fat_in(space, files, directory)
     return space.image
+
+
+def fat_in(space: Space, files: Mapping[str, bytes | Path], scratch: Path) -> None:
+    make_fat(files, space, label="system-boot", volume_id=0x5EED0001, time=NOW, scratch=scratch)
 
 
 FILES: dict[str, bytes | Path] = {
@@ -320,3 +318,36 @@ def test_o1_names_that_fat_cannot_tell_apart_are_refused(tmp_path: Path) -> None
 def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'system-boot' of 72 MiB is too small for 1 files of 73"):
         fat(tmp_path, {"x": b"x" * (73 * MIB)}, size=72 * MIB)
+
+
+_ON_A_SMALL_DISK = """
+import sys; from pathlib import Path; sys.path[:0] = sys.argv[3:]
+from coreimage.errors import CoreImageError
+from coreimage.flasher.tree.staging import Staging
+from tests.integration import test_filesystems as t
+small, home = Path(sys.argv[1]), Path(sys.argv[2])
+tree = Staging(home / "tree")
+tree.put_file("file", b"x" * 400_000)
+for make in (
+    lambda: t.fat_in(t.new_space(small / "boot", 128 * t.MIB), {"a": b"a"}, home),
+    lambda: t.ext4_in(t.new_space(small / "system", 32 * t.MIB), tree, home),
+):
+    try:
+        make()
+    except CoreImageError as error:
+        print(error.message, error.hint, sep=": ")
+    [path.unlink() for path in small.iterdir()]
+"""
+
+
+def test_a_disk_that_is_full_is_named_whichever_tool_finds_out(tmp_path: Path) -> None:
+    small, home = tmp_path / "small", tmp_path / "home"
+    small.mkdir()
+    home.mkdir()
+    shell = 'mount -t tmpfs -o size=200k none "$1"; shift; exec "$@"'
+    argv: list[str | Path] = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    argv += [shell, "sh", small, sys.executable, "-B", "-c", _ON_A_SMALL_DISK, small, home]
+    done = run([*argv, *sys.path], cwd=Path(__file__).parents[2])
+
+    line = "there is no space left for the disk image: free some space and try again"
+    assert done.stdout.decode().splitlines() == [line, line]

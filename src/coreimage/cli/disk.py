@@ -54,10 +54,8 @@ def show(disk: DiskArgument, *, as_json: JsonOption = False) -> None:
         print(line)
     for field, value in facts.boot.items():
         print(f"{field}: {value}")
-    for key in facts.keys:
-        print(f"may log in: {key.fingerprint} {key.comment}".rstrip())
-    if not (facts.ssh and facts.keys):
-        print("may log in by SSH: nobody")
+    for line in _login_lines(facts):
+        print(line)
 
 
 @app.command()
@@ -185,6 +183,16 @@ def _install_lines(facts: "DiskFacts") -> list[str]:
     ]
 
 
+def _login_lines(facts: "DiskFacts") -> list[str]:
+    """Return who may log in by SSH; keys mean nothing where there is no SSH."""
+    found = [
+        f"may log in: {user}, by {key.fingerprint} {key.comment}".rstrip()
+        for user, keys in facts.keys.items()
+        for key in keys
+    ]
+    return found if found and facts.ssh else ["may log in by SSH: nobody"]
+
+
 def _content(facts: "DiskFacts", name: str) -> str:
     slot = facts.slots.get(name.removeprefix("system-"))
     if slot is None:
@@ -211,5 +219,6 @@ def _fields(facts: "DiskFacts") -> dict[str, Any]:
         "boot": dict(facts.boot),
         "ssh": facts.ssh,
         "developer_mode": facts.developer_mode,
-        "ssh_keys": [key.fingerprint for key in facts.keys],
+        "ssh_keys": [key.fingerprint for keys in facts.keys.values() for key in keys],
+        "logins": {user: [key.fingerprint for key in keys] for user, keys in facts.keys.items()},
     }

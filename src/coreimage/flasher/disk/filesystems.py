@@ -42,6 +42,8 @@ _FAT_OVERHEAD = 32 + 2 * 520
 # With less than this, in bytes, a disk is taken for full.
 _HARDLY_ANY = 1 << 20
 _FULL = re.compile(r"could not allocate|no space|no free space|disk full", re.IGNORECASE)
+# What mkfs.vfat says of everything that it could not write.
+_UNWRITTEN = "failed whilst writing"
 _FAT_NAME = re.compile(r"[^\x00-\x1f\"*/:<>?\\|\x7f-\uffff]{1,255}(?<![. ])\Z")
 
 
@@ -107,12 +109,13 @@ def make_fat(
     env = {"TZ": "UTC", "SOURCE_DATE_EPOCH": str(time), "MTOOLSRC": os.devnull, "LC_ALL": "C"}
     first = str(space.start // sector_size)
     # The order matters: --invariant sets the volume id that -i then replaces.
-    argv = ["mkfs.vfat", "--invariant", "-i", f"{volume_id:08X}", "-F", "32"]
+    argv: list[str | Path] = ["mkfs.vfat", "--invariant", "-i", f"{volume_id:08X}", "-F", "32"]
     argv += ["-S", str(sector_size), "-h", first, "--offset", first, "-n", label]
     argv += ["-g", _FAT_GEOMETRY, "-s", str(_sectors_per_cluster(label, space.size, sector_size))]
-    run.run([*argv, space.image, str(space.size // _FAT_UNIT)], env=env)
+    argv += [space.image, str(space.size // _FAT_UNIT)]
     total = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
     with _refusing_when_full(space, label, f"{len(files)} files of {total >> 20} MiB"):
+        run.run(argv, env=env)
         for folder in sorted(path for path in (tree, *tree.rglob("*")) if path.is_dir()):
             _fill_fat_folder(space, tree, folder, env)
 
@@ -134,13 +137,16 @@ def _refusing_when_full(space: Space, label: str, content: str) -> Iterator[None
     try:
         yield
     except CoreImageError as error:
-        if not _FULL.search(error.message):
+        full = _FULL.search(error.message)
+        if not full and _UNWRITTEN not in error.message:
             raise
         # The tools say the same of a full partition and of a full disk below its image.
         if shutil.disk_usage(space.image).free < _HARDLY_ANY:
             raise CoreImageError(
                 "there is no space left for the disk image", hint="free some space and try again"
             ) from error
+        if not full:
+            raise
         raise DataError(
             f"partition '{label}' of {space.size >> 20} MiB is too small for {content}",
             hint="leave something out of the image",

@@ -44,13 +44,25 @@ class NewDisk:
 def new_disk(output: Path, *, size: int) -> Iterator[NewDisk]:
     """Yield a disk of `size` bytes that becomes the new file `output` when the block ends well.
 
-    Raises CoreImageError when `output` exists.
+    Raises CoreImageError when `output` exists, or where no file can be as large.
     """
     check_output(output)
     with _unnamed(output) as descriptor:
-        os.ftruncate(descriptor, size)
+        _extend(descriptor, size, output)
         yield NewDisk(descriptor=descriptor, directory=output.absolute().parent)
         os.fsync(descriptor)
+
+
+def _extend(descriptor: int, size: int, output: Path) -> None:
+    try:
+        os.ftruncate(descriptor, size)
+    except (OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EFBIG:
+            raise
+        raise CoreImageError(
+            f"a file in '{output.absolute().parent}' cannot have {size} bytes",
+            hint="give a smaller --size, or choose another --output",
+        ) from error
 
 
 def check_output(output: Path) -> None:

@@ -11,7 +11,7 @@ from coreimage.flasher.disk.grub import GRUB_DIRECTORY
 from coreimage.flasher.disk.layout import Layout
 from coreimage.flasher.inspect.install import install_of, read_boot_file, read_file
 from coreimage.flasher.inspect.table import read_layout
-from coreimage.flasher.provision import DEFAULT_USER, HOME, PublicKey, parse_keys
+from coreimage.flasher.provision import HOME, PublicKey, parse_keys
 from coreimage.flasher.record import Record
 from coreimage.lib import run
 
@@ -29,7 +29,7 @@ class SlotFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFacts:
-    """A disk as it is; `boot` are the variables of the boot loader, `oem` the package's files."""
+    """A disk as it is; `boot` are the variables of the boot loader, `keys` are by their user."""
 
     layout: Layout
     install: Record | None
@@ -37,7 +37,7 @@ class DiskFacts:
     boot: Mapping[str, str]
     ssh: bool
     developer_mode: bool
-    keys: Sequence[PublicKey]
+    keys: Mapping[str, Sequence[PublicKey]]
 
 
 def look(disk: Path) -> DiskFacts:
@@ -92,8 +92,13 @@ def _listing(disk: Path, layout: Layout, folder: str) -> set[str]:
     return {line[5].decode(errors="replace") for line in lines if len(line) > 5}  # noqa: PLR2004
 
 
-def _keys(disk: Path, layout: Layout) -> list[PublicKey]:
-    path = f"{HOME}/ssh/authorized_keys/{DEFAULT_USER}"
+def _keys(disk: Path, layout: Layout) -> dict[str, list[PublicKey]]:
+    folder = f"{HOME}/ssh/authorized_keys"
+    users = sorted(_listing(disk, layout, folder) - {".", ".."})
+    return {user: _keys_of(disk, layout, f"{folder}/{user}") for user in users}
+
+
+def _keys_of(disk: Path, layout: Layout, path: str) -> list[PublicKey]:
     text = read_file(disk, layout, "writable", path).decode(errors="replace")
     try:
         return parse_keys(text, source=path) if text.strip() else []

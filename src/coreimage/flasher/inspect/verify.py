@@ -12,7 +12,7 @@ from coreimage.flasher.disk.content import SLOT, DiskParts
 from coreimage.flasher.disk.grub import BOOT_LABEL
 from coreimage.flasher.disk.layout import Layout, Partition
 from coreimage.flasher.inspect.show import DiskFacts
-from coreimage.flasher.provision import Access
+from coreimage.flasher.provision import DEFAULT_USER, Access
 from coreimage.lib import run
 from coreimage.lib.files import CHUNK
 
@@ -30,8 +30,9 @@ class Difference:
 
 
 def access_of(facts: DiskFacts) -> Access:
-    """Return who may log in to a disk, as the options that made it."""
-    return Access(ssh=facts.ssh, keys=facts.keys, developer_mode=facts.developer_mode)
+    """Return who may log in to a disk, as far as the bytes that are compared depend on it."""
+    keys = facts.keys.get(DEFAULT_USER, ())
+    return Access(ssh=facts.ssh, keys=keys, developer_mode=facts.developer_mode)
 
 
 def compare(

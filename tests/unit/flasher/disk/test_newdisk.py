@@ -1,6 +1,7 @@
 """New disks: sparse, whole or absent, and nothing overwritten."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,21 @@ def test_a_relative_output_is_below_the_current_directory(
 def test_an_output_directory_that_is_absent_is_named(tmp_path: Path) -> None:
     with pytest.raises(CoreImageError, match="no directory"):
         build(tmp_path / "absent/disk")
+
+
+def test_a_size_that_no_file_can_have_there_is_refused(tmp_path: Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, usual[1]))
+    try:
+        with pytest.raises(CoreImageError, match=f"cannot have {SIZE} bytes") as raised:
+            build(tmp_path / "disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "--size" in raised.value.hint
+
+    with (
+        pytest.raises(CoreImageError, match="cannot have"),
+        new_disk(tmp_path / "disk", size=10**21),
+    ):
+        pass
+    assert names(tmp_path) == []
