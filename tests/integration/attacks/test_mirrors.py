@@ -22,7 +22,7 @@ from tests.integration import liar
 from tests.integration.channel_tree import NOW
 from tests.support.attacks import EXPIRY, LIMITS, Client, Thief, refused, served
 
-QUICK = replace(LIMITS, window=0.2)
+QUICK = replace(LIMITS, window=1.0)
 
 
 @pytest.fixture(autouse=True)
