@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.errors import CoreImageError, TerminatedError
+from coreimage.errors import CoreImageError, NotFoundError, RightsError, TerminatedError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -227,8 +227,12 @@ def _bug(name: str, error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in _FULL:
         return report(CoreImageError(f"{error.strerror}", hint="free some space and try again"))
     if isinstance(error, OSError) and error.filename is not None:
-        print(f"coreimage: error: '{error.filename}': {error.strerror}", file=sys.stderr)
-        return 77 if isinstance(error, PermissionError) else 1
+        said = f"'{error.filename}': {error.strerror}"
+        if isinstance(error, FileNotFoundError):
+            return report(NotFoundError(said, hint="check the path"))
+        if isinstance(error, PermissionError):
+            return report(RightsError(said, hint="check who may read or write it"))
+        return report(CoreImageError(said))
     traceback.print_exception(error)
     print(f"{name}: internal error: {error}", file=sys.stderr)
     print("hint: this is a bug; please report it with the lines above", file=sys.stderr)

@@ -107,13 +107,14 @@ def test_a_bug_is_70_with_its_traceback() -> None:
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    assert act(f"open({str(tmp_path / 'absent')!r})") == (
-        1,
-        "",
-        f"coreimage: error: '{tmp_path / 'absent'}': No such file or directory\n",
-    )
+    absent = tmp_path / "absent"
+    said = f"coreimage: error: '{absent}': No such file or directory\nhint: check the path\n"
+    assert act(f"open({str(absent)!r})") == (66, "", said)
     status, _, err = act("raise PermissionError(errno.EACCES, 'Permission denied', '/root/x')")
-    assert (status, err) == (77, "coreimage: error: '/root/x': Permission denied\n")
+    assert status == 77
+    assert err == (
+        "coreimage: error: '/root/x': Permission denied\nhint: check who may read or write it\n"
+    )
 
 
 def test_a_full_disk_is_no_bug() -> None:
