@@ -64,6 +64,7 @@ class ScheduleSettings(Strict):
     when_changed: bool = False
     force: bool = False
     channel: str | None = None
+    extra_archives: Sequence[str] = ()
 
     @model_validator(mode="after")
     def _has_a_reason(self) -> Self:

@@ -131,7 +131,7 @@ def make_set(
             progress.note(
                 f"image set {wanted[0].request.version} was interrupted: going on with it"
             )
-        elif _is_wanted(workspace, selections, when, progress):
+        elif _is_wanted(workspace, selections, order.extra_archives, when, progress):
             extra = {_OWNED: IMAGE_TYPE, "extra_archives": list(order.extra_archives)}
             wanted = builds.request_builds(workspace, selections, extra=extra, clock=clock)
         if wanted:
@@ -150,20 +150,28 @@ def make_set(
         )
 
 
-def changed_arches(workspace: Workspace, selections: Sequence[Selection]) -> dict[str, str]:
+def changed_arches(
+    workspace: Workspace, selections: Sequence[Selection], extra_archives: Sequence[str]
+) -> dict[str, str]:
     """Return the arches that have no build of their inputs as they are now, with fingerprints."""
-    looked = {each.arch: builds.look_for_build(workspace, each) for each in selections}
+    looked = {
+        each.arch: builds.look_for_build(workspace, each, extra_archives) for each in selections
+    }
     return {arch: fingerprint for arch, (fingerprint, build) in looked.items() if build is None}
 
 
 def _is_wanted(
-    workspace: Workspace, selections: Sequence[Selection], when: When, progress: Progress
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    extra_archives: Sequence[str],
+    when: When,
+    progress: Progress,
 ) -> bool:
     if when is not When.CHANGED:
         return when is When.ALWAYS
     first = selections[0]
     progress.stage(f"Looking for changes to {first.definition.title} {first.release_name}")
-    changed = changed_arches(workspace, selections)
+    changed = changed_arches(workspace, selections, extra_archives)
     progress.note(f"changed for {', '.join(changed)}" if changed else "nothing changed")
     return bool(changed)
 

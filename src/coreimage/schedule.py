@@ -39,7 +39,11 @@ def entries(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, Schedu
 def order_of(entry: ScheduleSettings) -> imageset.Order:
     """Return what an entry asks for."""
     return imageset.Order(
-        project=entry.project, release=entry.release, arches=entry.arches, channel=entry.channel
+        project=entry.project,
+        release=entry.release,
+        arches=entry.arches,
+        channel=entry.channel,
+        extra_archives=entry.extra_archives,
     )
 
 
@@ -104,4 +108,4 @@ def look(
 
 def _changed(workspace: Workspace, entry: ScheduleSettings, host: str) -> Mapping[str, str]:
     selections = imageset.resolve(workspace, order_of(entry), host=host)
-    return imageset.changed_arches(workspace, selections)
+    return imageset.changed_arches(workspace, selections, entry.extra_archives)

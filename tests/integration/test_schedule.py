@@ -45,6 +45,13 @@ project = "ubuntu-core"
 arches = ["amd64", "arm64"]
 when_changed = true
 """
+TRIED = """\
+[schedules.tried]
+project = "ubuntu-core"
+arches = ["amd64"]
+when_changed = true
+extra_archives = ["proposed"]
+"""
 
 
 class House:
@@ -62,11 +69,17 @@ class House:
         self._archive.make(self._scratch, "thing", version)
         self._archive.publish("vivid", arches=["amd64", "arm64"])
 
-    def command(self, request: BuildRequest, output: Path, _: Sequence[str]) -> list[str]:
+    def propose(self, version: str) -> None:
+        """Publish a version of it where updates are tried."""
+        self._archive.make(self._scratch, "thing", f"1.{version}")
+        self._archive.publish("vivid-proposed")
+
+    def command(self, request: BuildRequest, output: Path, extra: Sequence[str]) -> list[str]:
         """Stand in for the rootfs command: record the fingerprint of the inputs."""
         places = definition_places(self.space.root)
         selection = select(request.project, request.release, request.arch, places)
-        fingerprint, _build = builds.look_for_build(self.space, selection)
+        names = [word for word in extra if word != "--extra-archive"]
+        fingerprint, _build = builds.look_for_build(self.space, selection, names)
         return [sys.executable, "-c", self.script, str(output), fingerprint]
 
     def tick(self, name: str, now: datetime) -> Ran:
@@ -95,7 +108,9 @@ class House:
 def house(workspace: Workspace, tmp_path: Path) -> Iterator[House]:
     definition = workspace.root / "definitions/ubuntu-core/definition.toml"
     definition.parent.mkdir(parents=True)
-    definition.write_text(f'packages = ["thing"]\n{DEFINITION}')
+    suites = 'suites = ["vivid"]'
+    both = f'{suites}, proposed_suites = ["vivid-proposed"]'
+    definition.write_text(f'packages = ["thing"]\n{DEFINITION.replace(suites, both)}')
     scratch = tmp_path / "packages"
     with foreign_gpg() as gpg, served(tmp_path / "archive") as mirror:
         archive = LocalArchive(root=tmp_path / "archive", gpg=gpg)
@@ -118,6 +133,20 @@ def test_changed_inputs_are_built_once(house: House) -> None:
     assert house.tick("fresh", BEGIN).reason == "inputs changed for amd64, arm64"
     assert house.states()[2:] == [("20261122.1", "amd64"), ("20261122.1", "arm64")]
     assert house.tick("fresh", BEGIN).reason == ""
+
+
+def test_a_change_of_an_extra_archive_counts(house: House) -> None:
+    settings = house.space.root / "coreimage.toml"
+    settings.write_text(f"{settings.read_text()}\n{TRIED}")
+    house.space = load_workspace(house.space.root)
+    house.propose("1")
+    assert house.tick("tried", BEGIN).reason == "inputs changed for amd64"
+    assert house.tick("tried", BEGIN).reason == ""
+    house.propose("2")
+    assert house.look("tried", BEGIN) == ("due", "inputs changed for amd64")
+    assert house.tick("tried", BEGIN).error is None
+    assert house.look("tried", BEGIN) == ("not due", "")
+    assert len(house.states()) == 2
 
 
 def test_inputs_that_fail_are_built_again_when_they_change(house: House) -> None:

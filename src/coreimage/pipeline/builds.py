@@ -9,10 +9,11 @@ from coreimage.errors import CoreImageError
 from coreimage.farm import executor, folder, queue
 from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildStatus
+from coreimage.model.build import Build, BuildResult, BuildStatus
 from coreimage.model.publication import build_id_key
 from coreimage.publisher import marks
 from coreimage.rootfs import build as rootfs
+from coreimage.rootfs.archives.extra import named_archives
 from coreimage.rootfs.definitions.definition import Selection
 
 
@@ -88,7 +89,13 @@ def request_builds(
 
 def retry_build(workspace: Workspace, build_id: int) -> Build:
     """Put a build that failed or was aborted back into the queue; CoreImageError if in vain."""
-    request = queue.get(workspace, build_id).request
+    build = queue.get(workspace, build_id)
+    if build.result is BuildResult.SUCCESS:
+        raise CoreImageError(
+            f"build '{build_id}' cannot be tried again: it has succeeded",
+            hint=f"ask for a new one: coreimage build request {build.request.project}",
+        )
+    request = build.request
     published = published_versions(workspace, request.project, request.series)
     if published and build_id_key(published[-1]) >= build_id_key(request.version):
         raise CoreImageError(
@@ -100,11 +107,21 @@ def retry_build(workspace: Workspace, build_id: int) -> Build:
     return queue.retry(workspace, build_id)
 
 
-def look_for_build(workspace: Workspace, selection: Selection) -> tuple[str, Build | None]:
+def look_for_build(
+    workspace: Workspace, selection: Selection, extra_archives: Sequence[str] = ()
+) -> tuple[str, Build | None]:
     """Return the fingerprint of the inputs as they are now, and the newest build of them."""
     distribution = selection.definition.distribution
     settings = workspace.settings.archives.get(distribution, ArchiveSettings())
-    fingerprint = rootfs.gather(selection, settings, workspace.cache).fingerprint()
+    extras = named_archives(
+        extra_archives,
+        selection,
+        settings=settings,
+        configured=workspace.settings.extra_archives,
+        root=workspace.root,
+    )
+    inputs = rootfs.gather(selection, settings, workspace.cache, extras=extras)
+    fingerprint = inputs.fingerprint()
     found = queue.open_store(workspace).newest_with(fingerprint)
     return fingerprint, found if found is not None and _has_artifacts(workspace, found) else None
 

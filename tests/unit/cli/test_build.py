@@ -209,6 +209,8 @@ def test_a_failed_build_is_tried_again_by_hand(root: Path) -> None:
     said, _ = shell.run("build", "log", "1")
     assert said.startswith("coreimage: error: no hook\n== Attempt 2, by ")
     assert said.endswith("Unpacking dash\n")
+    _, err = shell.run("build", "retry", "1", status=1)
+    assert "build '1' cannot be tried again: it has succeeded\nhint: ask for a new one" in err
 
 
 def test_unknown_build_and_unstarted_follow(root: Path) -> None:

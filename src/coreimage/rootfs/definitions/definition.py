@@ -241,7 +241,9 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
             f"{sources[-1].path}: 'name' is '{definition.name}', in a folder named '{name}'",
             hint="give both the same name",
         )
-    refuse_unknown(sources, ("default_release",), list(definition.releases), "release")
+    # One that extends may have other releases than the one that it inherits as the default.
+    if definition.default_release not in {each.series for each in definition.releases.values()}:
+        refuse_unknown(sources[-1:], ("default_release",), list(definition.releases), "release")
     # One that extends may do without an architecture and keep the devices of what it extends.
     arches = [each for source in sources for each in source.document.get("architectures", {})]
     for device in definition.devices:
