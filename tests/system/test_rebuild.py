@@ -17,7 +17,8 @@ from tests.system.conftest import Road
 
 pytestmark = pytest.mark.system
 
-USER = "coreimage-test"
+# Several runs on one machine have users of their own.
+USER = f"coreimage-test-{os.getpid()}"
 
 
 @contextmanager
