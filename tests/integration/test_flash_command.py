@@ -70,8 +70,8 @@ def test_the_line_of_the_page_makes_an_image(workspace: Workspace) -> None:
     places = [
         said.index(text)
         for text in (
-            "Fetching information from server...",
             "Determining oem configuration",
+            "Fetching information from server...",
             "Downloading and setting up...",
             "Installing generic-amd64",
         )
@@ -163,7 +163,7 @@ def test_developer_mode_makes_a_key_pair_beside_the_image(
         (("core", "13", "--channel", "edge", "--oem", "beagle"), 66, "'generic-amd64'"),
         (("core", "13", "--channel", "edge", "--revision", "9"), 66, "56, 57"),
         (("core", "13", "--ssh-key", "/etc/hostname"), 65, "/etc/hostname:1"),
-        (("core", "13", "--ssh-key", "missing.pub"), 1, "missing.pub"),
+        (("core", "13", "--ssh-key", "missing.pub"), 66, "missing.pub"),
         (("core", "13", "--channel", "edge", "-o", "no/x.img"), 1, "no directory 'no'"),
         (("core", "13", "--server", "/nowhere"), 66, "/nowhere"),
         (("query",), 2, "--list-channels"),

@@ -29,6 +29,7 @@ from coreimage.lib import files
 from coreimage.lib.progress import Progress
 from coreimage.model.index import Image
 
+_OEM = "Determining oem configuration"
 _DEVICE = re.compile(r"/pool/device-[^/]*\Z")
 
 
@@ -91,9 +92,10 @@ def planned(
             yield _planned_locally(options, place, size=size, scratch=scratch, progress=progress)
         return
     channel = channel_name(options.release, options.channel)
-    progress.stage("Fetching information from server...")
+    progress.stage(_OEM)
     with connected(place, now=now) as (server, scratch):
         oem = _oem(options, server, progress=progress)
+        progress.stage("Fetching information from server...")
         image = server.index(channel, oem.device).full(options.revision)
         local = _parts(options, oem, scratch)
         found = _Found(
@@ -127,6 +129,7 @@ def _planned_locally(
             "a root file system of this machine needs no server",
             hint="leave out --download-only and --store",
         )
+    progress.stage(_OEM)
     oem = _oem(options, None, progress=progress)
     local = _parts(options, oem, scratch)
     own = _own(options, oem, scratch)
@@ -184,7 +187,6 @@ def _check_target(options: FlashOptions, size: int) -> None:
 
 
 def _oem(options: FlashOptions, server: Server | None, *, progress: Progress) -> OemPackage:
-    progress.stage("Determining oem configuration")
     return find_oem(
         options.oem,
         folders=options.oem_folders,
