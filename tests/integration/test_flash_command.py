@@ -166,6 +166,7 @@ def test_developer_mode_makes_a_key_pair_beside_the_image(
         (("core", "13", "--ssh-key", "missing.pub"), 66, "missing.pub"),
         (("core", "13", "--channel", "edge", "-o", "no/x.img"), 1, "no directory 'no'"),
         (("core", "13", "--server", "/nowhere"), 66, "/nowhere"),
+        (("core", "13", "--server", "ftp://mirror.example"), 2, "ftp://mirror.example"),
         (("query",), 2, "--list-channels"),
         (("query", "--list-images"), 2, "--channel"),
         (("query", "--list-images", "--channel", "x"), 66, "no channel 'x'"),

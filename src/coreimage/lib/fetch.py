@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from coreimage.errors import NotFoundError, TrustError, UnavailableError
+from coreimage.errors import NotFoundError, TrustError, UnavailableError, UsageError
 from coreimage.lib import files
 from coreimage.lib.progress import Silent, Task
 from coreimage.lib.transport import PATIENT, SCHEMES, Limits, Watchdog, opener, tls_context
@@ -67,8 +67,13 @@ def is_url(text: str) -> bool:
 
 
 def local_path(text: str) -> Path:
-    """Return the path that a path or a file:// URL names."""
+    """Return the path that a path or a file:// URL names; UsageError for URLs of other schemes."""
     parts = urlsplit(text)
+    if "://" in text and parts.scheme != "file":
+        raise UsageError(
+            f"'{text}' is an address that cannot be asked",
+            hint="give one with http:// or https://, or a folder of this machine",
+        )
     return Path(urllib.request.url2pathname(parts.path) if parts.scheme == "file" else text)
 
 

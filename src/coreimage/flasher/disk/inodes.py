@@ -115,10 +115,9 @@ def _debugfs(
 
     debugfs goes on after a command that failed and says so on stderr only.
     """
-    script = scratch / "debugfs-script"
-    script.write_text("".join(f"{command}\n" for command in commands))
-    argv = ["debugfs", "-w", "-f", script.name, space.for_e2fsprogs]
-    done = run.run(argv, cwd=scratch, env=env)
+    script = "".join(f"{command}\n" for command in commands).encode()
+    argv = ["debugfs", "-w", "-f", "-", space.for_e2fsprogs]
+    done = run.run(argv, data=script, cwd=scratch, env=env)
     said = done.stderr.decode(errors="replace").splitlines()
     complaints = [line for line in said if line and not line.startswith("debugfs 1.")]
     if complaints:
