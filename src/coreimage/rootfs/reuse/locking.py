@@ -1,6 +1,7 @@
 """Locking a build: writing down what it took in, and building the same once more."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from coreimage.config import ArchiveSettings
@@ -24,18 +25,7 @@ from coreimage.rootfs.reuse.recipe import locked_file, tools
 def make_lock(inputs: Inputs, *, epoch: int, gzip_level: int) -> Lock:
     """Return the lock of some inputs."""
     selection = inputs.selection
-    packages = [
-        LockedPackage(
-            name=each.name,
-            version=each.version,
-            architecture=each.architecture,
-            file=each.file,
-            size=each.size,
-            sha256=each.sha256,
-            uri=each.uri,
-        )
-        for each in inputs.resolution.packages
-    ]
+    packages = [LockedPackage(**asdict(each)) for each in inputs.resolution.packages]
     return Lock(
         version=VERSION,
         format=FORMAT,
@@ -86,18 +76,7 @@ def locked_inputs(
         selection=selection,
         archive=locked_archive(selection, settings, lock.sources, extras),
         resolution=Resolution(
-            packages=[
-                Package(
-                    name=each.name,
-                    version=each.version,
-                    architecture=each.architecture,
-                    file=each.file,
-                    uri=each.uri,
-                    size=each.size,
-                    sha256=each.sha256,
-                )
-                for each in lock.packages
-            ],
+            packages=[Package(**each.model_dump()) for each in lock.packages],
             suites=[
                 Suite(uri=each.uri, suite=each.suite, sha256=each.sha256, date=each.date)
                 for each in lock.archives
