@@ -2,8 +2,10 @@
 
 import functools
 import http.server
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ class LocalArchive:
     root: Path
     gpg: ForeignGpg
     date: datetime = datetime(2015, 5, 11, 12, 0, tzinfo=UTC)
+    _published: int = 0
     _stanzas: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,6 +101,10 @@ class LocalArchive:
         release.write_text(_release(suite, arches, self.date, indices))
         self.gpg.gpg("--armor", "--output", folder / "InRelease", "--clear-sign", release)
         release.unlink()
+        # Servers tell apt in whole seconds what is newer.
+        self._published = max(int(time.time()), self._published + 1)
+        for name in ("InRelease", *indices):
+            os.utime(folder / name, (self._published, self._published))
 
 
 def _release(

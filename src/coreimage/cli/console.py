@@ -175,12 +175,25 @@ def print_section(title: str, columns: list[str], rows: list[list[str]]) -> None
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
+    _be_quiet()
     raise TerminatedError(number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _be_quiet()
+    signal.default_int_handler(number, frame)
+
+
+def _be_quiet() -> None:
+    """Say nothing more of what nobody can hear: a thread that was just being started fails."""
+    sys.unraisablehook = lambda _: None
 
 
 def guarded(app: typer.Typer, name: str) -> int:
     """Run a command line and return its exit code; errors become a message and a hint."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else we were started by nohup
         signal.signal(signal.SIGHUP, _stop)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -126,6 +126,21 @@ def test_a_full_disk_is_no_bug() -> None:
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_fails_because_we_stop_is_not_told(number: signal.Signals) -> None:
+    """As a thread fails that was just being started."""
+    code = (
+        "class Late:\n"
+        "    def __del__(self): raise KeyError('late')\n"
+        "late = Late()\n"
+        f"os.kill(os.getpid(), {number.value})\n"
+        "time.sleep(60)"
+    )
+    status, _, err = act(code)
+    assert status == 128 + number
+    assert "late" not in err
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
