@@ -18,6 +18,7 @@ from pydantic import (
 
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.feeds import ChannelSettings, Strict
+from coreimage.model.build import Subproject
 
 CONFIG_NAME = "coreimage.toml"
 _MAX_PORT = 65535
@@ -60,6 +61,7 @@ class ScheduleSettings(Strict):
     project: str
     release: str | None = None
     arches: Sequence[str] = ()
+    subproject: Subproject | None = None
     cron: str | None = None
     when_changed: bool = False
     force: bool = False

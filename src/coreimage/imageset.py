@@ -19,7 +19,7 @@ from coreimage.farm.voice import Voice
 from coreimage.lib.arches import is_native
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildStatus
+from coreimage.model.build import Build, BuildStatus, Subproject
 from coreimage.model.publication import IMAGE_TYPE, Publication
 from coreimage.pipeline import builds, importing, publishing, road
 from coreimage.rootfs.definitions.definition import (
@@ -46,11 +46,12 @@ class When(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is asked for; no release and no arches mean the definition's own."""
+    """What is asked for; no release, arches and subproject mean the definition's own."""
 
     project: str
     release: str | None = None
     arches: Sequence[str] = ()
+    subproject: Subproject | None = None
     channel: str | None = None
     extra_archives: Sequence[str] = ()
 
@@ -97,7 +98,10 @@ def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]
         definition, _ = load(order.project, places)
         known = architectures(definition, order.release)
         arches = [arch for arch in known if is_native(arch, host=host)] or [host]
-    return [select(order.project, order.release, arch, places) for arch in arches]
+    return [
+        select(order.project, order.release, arch, places, subproject=order.subproject)
+        for arch in arches
+    ]
 
 
 def make_set(
@@ -117,11 +121,16 @@ def make_set(
     Sets that were built before and not published yet are published too. A set of the same day and
     the same order whose maker was killed is taken up again; what is left of another one is
     aborted. `complain` is told of each arch that fails, when it fails. Raises BusyError when the
-    same set is being made.
+    same set is being made, UsageError when the channel takes a device tarball that it would lack.
     """
     selections = resolve(workspace, order, host=host)
     definition, series = selections[0].definition, selections[0].release.series
     key = (definition.name, series)
+    channel = order.channel and road.channel_name(
+        definition.name, selections[0].release_name, order.channel
+    )
+    if channel and when is not When.NEVER:
+        importing.require_parts(workspace, channel, selections[0])
     purpose = f"image set {definition.name} {series} {IMAGE_TYPE}"
     name = "-".join(["imageset", *key, IMAGE_TYPE])
     with lock(workspace.state / f"locks/{name}.lock", purpose=purpose):
@@ -138,8 +147,7 @@ def make_set(
             outcome = _build(workspace, wanted, progress, echo, complain, command, clock)
         published = publishing.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
-        if order.channel is not None and (outcome.built or not outcome.failures):
-            channel = road.channel_name(definition.name, selections[0].release_name, order.channel)
+        if channel and (outcome.built or not outcome.failures):
             imports = importing.import_published(workspace, channel, progress=progress)
         return Outcome(
             version=outcome.version,
@@ -245,6 +253,7 @@ def _interrupted(
         if not waiting:
             continue
         same = {each.request.arch for each in one_set} == {each.arch for each in selections}
+        same &= one_set[0].request.subproject == selections[0].subproject.suffix
         same &= one_set[0].extra.get("extra_archives") == list(order.extra_archives)
         same &= one_set[0].created_at.date() == clock().date()
         if same and when is not When.NEVER:

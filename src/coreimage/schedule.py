@@ -42,6 +42,7 @@ def order_of(entry: ScheduleSettings) -> imageset.Order:
         project=entry.project,
         release=entry.release,
         arches=entry.arches,
+        subproject=entry.subproject,
         channel=entry.channel,
         extra_archives=entry.extra_archives,
     )

@@ -128,3 +128,15 @@ def test_debug_shows_what_builds_say(space: Workspace, tmp_path: Path) -> None:
 
     assert "Unpacking dash\n" not in cron.line(LINE)[1]
     assert "Unpacking dash\n" in cron.line(f"DEBUG=1 {LINE}")[1]
+
+
+def test_without_subproject_a_channel_of_devices_is_refused(
+    space: Workspace, tmp_path: Path
+) -> None:
+    cron = Cron(space, tmp_path / "bin", {})
+    plain = LINE.replace("SUBPROJECT=system-image ", "")
+    _, err = cron.line(f"CHANNEL=edge {plain}", status=2)
+
+    assert "takes a device tarball of 'ubuntu-core'" in err
+    assert "(the trigger's SUBPROJECT)" in err
+    assert Path(cron.line(plain)[0].strip()).is_dir()

@@ -11,14 +11,17 @@ from coreimage.errors import (
     DataError,
     IncompleteError,
     TrustError,
+    UsageError,
 )
 from coreimage.farm import executor, folder, queue
 from coreimage.imageset import Order, When, make_set
 from coreimage.lib.progress import Silent
+from coreimage.model.build import Subproject
 from coreimage.pipeline.publishing import publish_finished
 from tests.integration.image_sets import (  # noqa: F401  fixtures are found by their names
     FAILS,
     TODAY,
+    WRITES,
     Builder,
     directory,
     noon,
@@ -171,3 +174,44 @@ def test_a_set_that_is_not_finished_is_not_published(space: Workspace) -> None:
     queue.abort(space, second.id)
     assert [each.version for each in publish_finished(space, progress=Silent())] == [TODAY]
     assert published(space) == tarballs(amd64="one")
+
+
+def test_the_subproject_is_the_orders_or_else_the_definitions(space: Workspace) -> None:
+    for subproject in (None, *Subproject):
+        order = Order(project="ubuntu-core", arches=["amd64"], subproject=subproject)
+        make_set(
+            space,
+            order,
+            when=When.ALWAYS,
+            host="amd64",
+            progress=Silent(),
+            command=Builder(),
+            clock=noon,
+        )
+    builds = [queue.get(space, number) for number in (1, 2, 3)]
+    assert [each.request.subproject for each in builds] == ["system-image", "system-image", ""]
+    argv = executor.argv_of(space, builds[2], executor.rootfs_argv)
+    assert argv[argv.index("--subproject") + 1] == "none"
+
+
+def test_carried_over_is_what_has_its_kernel_in_the_same_place(space: Workspace) -> None:
+    trigger(space, Builder())
+    plain = WRITES.replace('"device.tar.gz", ', "")
+    trigger(space, Builder({"amd64": plain, "arm64": FAILS}))
+    assert published(space, f"{TODAY}.1") == {
+        name: text
+        for name, text in tarballs(amd64="one").items()
+        if not name.endswith(".device.tar.gz")
+    }
+    trigger(space, Builder({"arm64": FAILS}, text="two"))
+    assert published(space, f"{TODAY}.2") == tarballs(amd64="two", arm64="one")
+
+
+def test_a_channel_of_devices_needs_the_device_tarball(space: Workspace) -> None:
+    builder = Builder()
+    order = Order(project="ubuntu-core", subproject=Subproject.NONE, channel="edge")
+    with pytest.raises(UsageError, match="takes a device tarball of 'ubuntu-core'") as told:
+        make_set(space, order, when=When.ALWAYS, host="amd64", progress=Silent(), command=builder)
+    assert "SUBPROJECT" in told.value.hint
+    assert builder.asked == []
+    assert queue.list_builds(space) == []

@@ -17,7 +17,7 @@ from coreimage.imageset import Order, When, make_set
 from coreimage.lib import run
 from coreimage.lib.files import lock
 from coreimage.lib.progress import Silent
-from coreimage.model.build import BuildStatus
+from coreimage.model.build import BuildStatus, Subproject
 from coreimage.pipeline.publishing import publish_finished
 from tests.integration.image_sets import (  # noqa: F401  fixtures are found by their names
     TODAY,
@@ -85,7 +85,7 @@ def test_a_set_whose_maker_was_killed_is_taken_up_again(space: Workspace) -> Non
     assert [each.message for each in resumed.attempts] == ["the builder was killed", ""]
 
 
-@pytest.mark.parametrize("change", ["other arches", "other day", "no builds"])
+@pytest.mark.parametrize("change", ["other arches", "other subproject", "other day", "no builds"])
 def test_what_is_left_of_another_set_is_aborted(space: Workspace, change: str) -> None:
     kill_a_trigger(space)
     outcome = make_set(
@@ -93,6 +93,7 @@ def test_what_is_left_of_another_set_is_aborted(space: Workspace, change: str) -
         Order(
             project="ubuntu-core",
             arches=["arm64"] if change == "other arches" else ["amd64", "arm64"],
+            subproject=Subproject.NONE if change == "other subproject" else None,
         ),
         when=When.NEVER if change == "no builds" else When.ALWAYS,
         host="amd64",

@@ -24,7 +24,7 @@ name = "tiny"
 title = "Tiny"
 distribution = "debian"
 default_release = "13"
-device_tarball = false
+subproject = "none"
 packages = ["adduser", "tcpdump"]
 exclude_paths = ["/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*"]
 [releases.13]

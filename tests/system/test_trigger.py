@@ -13,6 +13,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,17 @@ def install_commands(folder: Path, product: Product) -> None:
         path.chmod(0o755)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The product, and the publications that the page's line made with and without SUBPROJECT."""
+
+    product: Product
+    system_image: Path
+    plain: Path
+
+
 @pytest.fixture(scope="module")
-def published(ground: Path) -> tuple[Product, Path]:
-    """The product and the publication that the page's line made."""
+def both(ground: Path) -> Published:
     product = Product(folder=ground / "cron")
     product.folder.mkdir()
     product.run("init", "workspace")
@@ -102,24 +111,31 @@ def published(ground: Path) -> tuple[Product, Path]:
     definition.parent.mkdir(parents=True)
     definition.write_text(DEFINITION)
     install_commands(ground / "bin", product)
+    path = {"PATH": f"{ground / 'bin'}:/usr/bin:/bin"}
+
+    def line(text: str, **more: str) -> list[str]:
+        done = run.run(
+            ["/bin/sh", "-c", text], cwd=product.folder, env=path | more, check=False, timeout=600
+        )
+        assert done.status == 0, done.stderr.decode(errors="replace")
+        return done.stdout.decode().splitlines()
+
     with archives(ground) as settings:
         (root / "coreimage.toml").write_text(settings)
-        done = run.run(
-            ["/bin/sh", "-c", LINE],
-            cwd=product.folder,
-            env={"PATH": f"{ground / 'bin'}:/usr/bin:/bin", "CHANNEL": "edge"},
-            check=False,
-            timeout=600,
-        )
-    assert done.status == 0, done.stderr.decode(errors="replace")
-    place, _image = done.stdout.decode().splitlines()
-    return product, Path(place)
+        system_image, _image = line(LINE, CHANNEL="edge")
+        (plain,) = line(LINE.removeprefix("SUBPROJECT=system-image "))
+    return Published(product=product, system_image=Path(system_image), plain=Path(plain))
+
+
+@pytest.fixture(scope="module")
+def published(both: Published) -> tuple[Product, Path]:
+    """The product and the publication that the page's line made."""
+    return both.product, both.system_image
 
 
 def test_the_line_publishes_what_the_page_describes(published: tuple[Product, Path]) -> None:
     _, place = published
     assert place.parts[-4:-1] == ("ubuntu-core", "vivid", "daily-preinstalled")
-    assert (place.parent / "pending").readlink() == Path(place.name)
     files = {
         "vivid-preinstalled-core-amd64.cdx.json",
         "vivid-preinstalled-core-amd64.tar.gz",
@@ -131,17 +147,31 @@ def test_the_line_publishes_what_the_page_describes(published: tuple[Product, Pa
     assert (place / "SHA256SUMS.gpg").is_file()
 
 
-def test_the_package_of_the_ppa_is_inside(published: tuple[Product, Path]) -> None:
-    _, place = published
-    manifest = (place / "vivid-preinstalled-core-amd64.manifest").read_text()
-    assert "snappy-tools\t1.2ppa3\n" in manifest
+def root_of(place: Path) -> set[str]:
+    """Return the names of all that is in the root file system of a publication."""
     with (
         gzip.open(place / "vivid-preinstalled-core-amd64.tar.gz") as file,
         tarfile.open(fileobj=file, mode="r|") as tar,
     ):
-        names = {each.name.removeprefix("./") for each in tar}
+        return {each.name.removeprefix("./") for each in tar}
+
+
+def test_the_package_of_the_ppa_is_inside(published: tuple[Product, Path]) -> None:
+    _, place = published
+    manifest = (place / "vivid-preinstalled-core-amd64.manifest").read_text()
+    assert "snappy-tools\t1.2ppa3\n" in manifest
+    names = root_of(place)
     assert "usr/share/made-by-a-test/snappy-tools" in names
-    assert not [name for name in names if name.startswith("boot/vmlinuz")]
+    assert not [name for name in names if name.startswith("boot/")]
+
+
+def test_without_subproject_the_kernel_stays(both: Published) -> None:
+    place, other = both.plain, both.system_image
+    assert (place.parent / "pending").readlink() == Path(place.name)
+    assert {path.name for path in other.glob("vivid-*")} - {
+        path.name for path in place.glob("vivid-*")
+    } == {"vivid-preinstalled-core-amd64.device.tar.gz"}
+    assert root_of(place) - root_of(other) >= set(KERNEL)
 
 
 def test_the_channel_has_the_image(published: tuple[Product, Path]) -> None:
@@ -248,10 +278,11 @@ def everybody() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_each_build_remembers_what_was_asked_for(published: tuple[Product, Path]) -> None:
-    product, place = published
-    (build,) = product.json("build", "list", "--workspace", "workspace")
+def test_each_build_remembers_what_was_asked_for(both: Published) -> None:
+    plain, build = both.product.json("build", "list", "--workspace", "workspace")
     assert build["request"]["series"] == "vivid"
-    assert build["request"]["version"] == place.name
+    assert build["request"]["version"] == both.system_image.name
+    assert build["request"]["subproject"] == "system-image"
+    assert plain["request"]["subproject"] == ""
     assert build["extra"]["extra_archives"] == ["snappy-dev/image"]
     assert build["fingerprint"]

@@ -10,6 +10,7 @@ import typer
 
 from coreimage.cli import console
 from coreimage.cli.console import JsonOption, WorkspaceOption
+from coreimage.cli.rootfs_options import ExtraOption, SubprojectOption, extra_archives
 from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
@@ -35,6 +36,8 @@ def request(
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
+    subproject: SubprojectOption = None,
+    extra_archive: ExtraOption = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the build's number and return at once.")
     ] = False,
@@ -58,8 +61,11 @@ def request(
 
     space = load_space(workspace)
     places = definition_places(space.root)
-    selection = select(project, release, arch or host_arch(), places)
-    (build,) = builds.request_builds(space, [selection], priority=priority)
+    selection = select(project, release, arch or host_arch(), places, subproject=subproject)
+    extra_archives(extra_archive, space, selection)  # complain now, not when it is built
+    (build,) = builds.request_builds(
+        space, [selection], priority=priority, extra={"extra_archives": extra_archive or []}
+    )
     if queued:
         console.print_json(_fields(build)) if as_json else print(build.id)
         return
@@ -78,21 +84,20 @@ def request(
 
 def _start_detached(workspace: "Workspace", build: Build) -> None:
     from coreimage.farm.detach import detach
-    from coreimage.farm.executor import rootfs_argv, run_build
+    from coreimage.farm.executor import argv_of, rootfs_argv, run_build
     from coreimage.farm.folder import folder_of
     from coreimage.lib.progress import Silent
 
-    folder = folder_of(workspace, build.id)
-    argv = rootfs_argv(build.request, folder.partial)
+    argv = argv_of(workspace, build, rootfs_argv)
     detach(
         lambda: run_build(workspace, build.id, argv=argv, progress=Silent()),
-        log=folder.log,
+        log=folder_of(workspace, build.id).log,
     )
 
 
 def _wait_for(workspace: "Workspace", build: Build) -> Build:
     from coreimage.farm import queue
-    from coreimage.farm.executor import rootfs_argv, run_build
+    from coreimage.farm.executor import argv_of, rootfs_argv, run_build
     from coreimage.farm.folder import folder_of
 
     folder = folder_of(workspace, build.id)
@@ -102,7 +107,7 @@ def _wait_for(workspace: "Workspace", build: Build) -> Build:
         return run_build(
             workspace,
             build.id,
-            argv=rootfs_argv(build.request, folder.partial),
+            argv=argv_of(workspace, build, rootfs_argv),
             progress=watch,
             echo=watch.line,
         )
@@ -195,6 +200,7 @@ def show(
         "project": asked.project,
         "release": asked.release,
         "arch": asked.arch,
+        "subproject": asked.subproject,
         "version": asked.version,
         "status": build.status.value,
         "result": build.result.value if build.result else "",

@@ -28,8 +28,9 @@ def daily_preinstalled(
     PROJECT is the definition; for-project sets it. DIST is a series or release, ARCHES a list of
     architectures; by default they are the definition's own, the architectures those that run on
     this machine. EXTRA_PPAS lists further archives as OWNER/NAME or OWNER/NAME:PRIORITY.
-    SUBPROJECT is system-image. CHANNEL names a channel that the set is imported into. DEBUG=1
-    shows all that the builds say.
+    SUBPROJECT=system-image moves the kernel into a device tarball, as channels of devices need it;
+    without it the kernel stays in the root file system. CHANNEL names a channel that the set is
+    imported into. DEBUG=1 shows all that the builds say.
 
     A set has one build id. It is published when at least one architecture was built; the exit
     code is 3 when another one failed. The complaints and last lines of each failed build are on
@@ -64,6 +65,7 @@ def daily_preinstalled(
                 project=trigger.project,
                 release=trigger.dist,
                 arches=trigger.arches,
+                subproject=trigger.subproject,
                 channel=trigger.channel,
                 extra_archives=extra_archives(trigger),
             ),

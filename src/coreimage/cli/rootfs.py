@@ -21,6 +21,7 @@ from coreimage.cli.rootfs_options import (
     MirrorOption,
     NoCacheOption,
     ReleaseOption,
+    SubprojectOption,
     archive_settings,
     build_cache,
     extra_archives,
@@ -68,6 +69,7 @@ def build(
     arch: ArchOption,
     release: ReleaseOption = None,
     device: DeviceOption = None,
+    subproject: SubprojectOption = None,
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
     no_cache: NoCacheOption = False,
@@ -81,8 +83,8 @@ def build(
     """Build a root filesystem and a device tarball into a directory.
 
     SOURCE_DATE_EPOCH decides about time stamps when it is set; else the newest package does. With
-    --locked, release, architecture, device and time are those of the lock; options that say
-    otherwise are refused.
+    --locked, release, architecture, device, subproject and time are those of the lock; options that
+    say otherwise are refused.
 
     Example: coreimage rootfs build debian-core --release 13 --arch amd64 --output out
     """
@@ -104,17 +106,18 @@ def build(
             str(locked),
             asked={
                 "definition": definition,
-                **given_options(context, ("release", "arch", "device")),
+                **given_options(context, ("release", "arch", "device", "subproject")),
             },
             locked={
                 "definition": [of.name],
                 "release": [of.release, of.series],
                 "arch": [of.arch],
                 "device": [of.device],
+                "subproject": [of.subproject],
             },
         )
-        release, arch, device = of.release, of.arch, of.device
-    selection = select(definition, release, arch, places, device)
+        release, arch, device, subproject = of.release, of.arch, of.device, of.subproject
+    selection = select(definition, release, arch, places, device, subproject=subproject)
     require_buildable(arch, host=host_arch())
     settings = archive_settings(found, selection, mirror)
     extras = extra_archives(extra_archive, found, selection)
@@ -153,6 +156,7 @@ def explain_cache(
     arch: ArchOption,
     release: ReleaseOption = None,
     device: DeviceOption = None,
+    subproject: SubprojectOption = None,
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
     as_json: JsonOption = False,
@@ -172,9 +176,8 @@ def explain_cache(
     from coreimage.rootfs.reuse.cache import explain
 
     found = find_space(workspace)
-    selection = select(
-        definition, release, arch, definition_places(found.root if found else None), device
-    )
+    places = definition_places(found.root if found else None)
+    selection = select(definition, release, arch, places, device, subproject=subproject)
     cache = build_cache(found)
     inputs = gather(
         selection,
@@ -204,6 +207,7 @@ def plan(
     arch: ArchOption,
     release: ReleaseOption = None,
     device: DeviceOption = None,
+    subproject: SubprojectOption = None,
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
     as_json: JsonOption = False,
@@ -227,7 +231,7 @@ def plan(
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
-    selection = select(definition, release, arch, places, device)
+    selection = select(definition, release, arch, places, device, subproject=subproject)
     extras = extra_archives(extra_archive, found, selection)
     settings = archive_settings(found, selection, mirror)
     with tempfile.TemporaryDirectory() as scratch:
@@ -254,6 +258,7 @@ def show(
     arch: ArchOption,
     release: ReleaseOption = None,
     device: DeviceOption = None,
+    subproject: SubprojectOption = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -266,7 +271,7 @@ def show(
 
     found = find_space(workspace)
     places = definition_places(found.root if found else None)
-    selection = select(definition, release, arch, places, device)
+    selection = select(definition, release, arch, places, device, subproject=subproject)
     described = describe_selection(selection, read_sources(definition, places))
     if as_json:
         print_json(described)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coreimage.cli.space import host_arch
+from coreimage.model.build import Subproject
 
 if TYPE_CHECKING:
     from coreimage.config import ArchiveSettings, Workspace
@@ -25,6 +26,13 @@ ArchOption = Annotated[
 DefinitionArgument = Annotated[str, typer.Argument(help="The definition, such as debian-core.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="The device; by default the generic one of the architecture.")
+]
+SubprojectOption = Annotated[
+    Subproject | None,
+    typer.Option(
+        help="system-image moves the kernel into a device tarball, none leaves it in the root file "
+        "system; by default the definition decides."
+    ),
 ]
 MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
 NoCacheOption = Annotated[

@@ -143,6 +143,7 @@ def _fields(name: str, entry: "ScheduleSettings", memory: "Memory | None") -> di
         "project": entry.project,
         "release": entry.release,
         "arches": list(entry.arches),
+        "subproject": entry.subproject,
         "when": when,
         "channel": entry.channel,
         "force": entry.force,

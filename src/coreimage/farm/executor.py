@@ -18,7 +18,7 @@ from coreimage.farm.folder import folder_of
 from coreimage.farm.store import Store
 from coreimage.farm.voice import Narrator, Voice
 from coreimage.lib.progress import Progress
-from coreimage.model.build import Build, BuildRequest, BuildStatus
+from coreimage.model.build import Build, BuildRequest, BuildStatus, Subproject
 
 RootfsCommand = Callable[[BuildRequest, Path, Sequence[str]], Sequence[str]]
 """Returns the argv that builds a request into a directory, with further options."""
@@ -32,6 +32,7 @@ def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) 
         *[sys.executable, "-m", "coreimage", "rootfs", "build", request.project],
         *["--release", request.release],
         *["--arch", request.arch],
+        *["--subproject", request.subproject or Subproject.NONE],
         *["--output", str(output)],
         *extra,
     ]

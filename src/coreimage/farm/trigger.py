@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coreimage.errors import UsageError
+from coreimage.model.build import Subproject
 
-# The one subproject there is: the kernel leaves the root file system for a device tarball.
-SYSTEM_IMAGE = "system-image"
 # What builds know the suites by in which a release tries its updates.
 _PROPOSED = "proposed"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
@@ -38,12 +37,15 @@ class ExtraArchive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """What to build and where it goes; what is None or empty is the definition's business."""
+    """What to build and where it goes; what is None or empty is the definition's business.
+
+    Not so the subproject: as in the original, the kernel stays where SUBPROJECT is not set.
+    """
 
     project: str
     dist: str | None = None
     arches: Sequence[str] = ()
-    subproject: str | None = None
+    subproject: Subproject = Subproject.NONE
     extra_ppas: Sequence[ExtraArchive] = ()
     proposed: bool = False
     channel: str | None = None
@@ -77,19 +79,12 @@ def parse_trigger(environment: Mapping[str, str]) -> Trigger:
             "PROJECT is not set",
             hint="run it as in 'for-project ubuntu-core cron.daily-preinstalled'",
         )
-    dist, subproject, channel = (
-        given.get(name) or None for name in ("DIST", "SUBPROJECT", "CHANNEL")
-    )
-    if subproject not in (None, SYSTEM_IMAGE):
-        raise UsageError(
-            f"SUBPROJECT is '{subproject}', expected '{SYSTEM_IMAGE}'",
-            hint="leave it out, or correct it",
-        )
+    dist, channel = (given.get(name) or None for name in ("DIST", "CHANNEL"))
     return Trigger(
         project=project_name(given["PROJECT"]),
         dist=dist and _checked("DIST", dist, _SERIES, "a series or release such as vivid"),
         arches=_arches(given.get("ARCHES", "")),
-        subproject=subproject,
+        subproject=_subproject(given.get("SUBPROJECT", "")),
         extra_ppas=_extra_ppas(given.get("EXTRA_PPAS", "")),
         channel=channel and _checked("CHANNEL", channel, _CHANNEL, "a channel such as edge"),
         proposed=_boolean("PROPOSED", given),
@@ -101,6 +96,16 @@ def _checked(variable: str, text: str, pattern: re.Pattern[str], expected: str) 
     if pattern.match(text) is None:
         raise UsageError(f"{variable} is '{text}', expected {expected}", hint=f"correct {variable}")
     return text
+
+
+def _subproject(text: str) -> Subproject:
+    for each in Subproject:
+        if text == each.suffix:
+            return each
+    raise UsageError(
+        f"SUBPROJECT is '{text}', expected '{Subproject.SYSTEM_IMAGE}'",
+        hint="leave it out, or correct it",
+    )
 
 
 def _boolean(variable: str, given: Mapping[str, str]) -> bool:

@@ -26,6 +26,18 @@ class BuildStatus(StrEnum):
         return self in (self.COMPLETED, self.ABORTED)
 
 
+class Subproject(StrEnum):
+    """Where the kernel goes: SYSTEM_IMAGE moves it from the rootfs into a device tarball."""
+
+    SYSTEM_IMAGE = "system-image"
+    NONE = "none"
+
+    @property
+    def suffix(self) -> str:
+        """What names and records have of it: nothing where there is none."""
+        return "" if self is Subproject.NONE else self.value
+
+
 class BuildResult(StrEnum):
     """What came of an attempt: FAILURE is the build's own fault, ERROR its worker's."""
 
@@ -50,7 +62,7 @@ LABELS = tuple(_LABELS.values())
 class BuildRequest:
     """What to build; `version` is the build id of the image set, such as 20150511.1.
 
-    `subproject` is `system-image` when the kernel goes into a device tarball of its own.
+    `subproject` is the suffix of a Subproject: `system-image` or nothing.
     """
 
     project: str

@@ -7,7 +7,6 @@ from typing import Any
 from coreimage.config import ArchiveSettings, Workspace
 from coreimage.errors import CoreImageError
 from coreimage.farm import executor, folder, queue
-from coreimage.farm.trigger import SYSTEM_IMAGE
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build, BuildResult, BuildStatus
 from coreimage.model.publication import build_id_key
@@ -78,7 +77,7 @@ def request_builds(
         series=series,
         arches=[each.arch for each in selections],
         distribution=definition.distribution,
-        subproject=SYSTEM_IMAGE if definition.device_tarball else "",
+        subproject=first.subproject.suffix,
         priority=priority,
         fingerprint=fingerprint,
         taken=published_versions(workspace, definition.name, series),

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
-from coreimage.errors import DataError
+from coreimage.errors import DataError, UsageError
 from coreimage.feeds import SIMPLE, ChannelSettings, PublishedFeed
 from coreimage.lib.progress import Progress
+from coreimage.model.build import Subproject
 from coreimage.publisher import marks
-from coreimage.rootfs.definitions.definition import definition_places, select
+from coreimage.rootfs.definitions.definition import Selection, definition_places, select
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.imports.importer import import_image
 from coreimage.systemimage.keys import keyrings
@@ -65,6 +66,27 @@ def is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
         )
         for project, series, accept in wanted
     )
+
+
+def require_parts(workspace: Workspace, name: str, selection: Selection) -> None:
+    """Raise UsageError when a channel takes a device tarball that a build would not make."""
+    if selection.has_device_tarball:
+        return
+    settings = channel_settings(workspace, name)
+    project, series = selection.definition.name, selection.release.series
+    for feed in (each for device in settings.devices for each in settings.feeds(device)):
+        if (
+            isinstance(feed, PublishedFeed)
+            and feed.generator == "cdimage-device"
+            and feed.path is None
+            and (feed.project or settings.project, feed.series) == (project, series)
+        ):
+            raise UsageError(
+                f"channel '{name}' takes a device tarball of '{project}', which builds of "
+                f"subproject '{selection.subproject}' do not make",
+                hint=f"build it with subproject '{Subproject.SYSTEM_IMAGE}' (the trigger's "
+                "SUBPROJECT), or give the channel 'files' without 'cdimage-device'",
+            )
 
 
 def channel_settings(

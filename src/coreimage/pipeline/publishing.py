@@ -58,7 +58,7 @@ def publish_finished(
             artifacts.update(_artifacts(workspace, build, record))
         provenance: dict[str, Any] = {"builds": [build.id for build in builds], "records": records}
         for arch in failed:
-            found = _older_files(workspace, publication, records[0]["product"], arch)
+            found = _older_files(workspace, publication, records[0], arch)
             if found is None:
                 progress.note(f"{arch} was not built, and there is no older one to carry over")
                 continue
@@ -130,20 +130,30 @@ def _waiting(
 
 
 def _older_files(
-    workspace: Workspace, publication: Publication, product: str, arch: str
+    workspace: Workspace,
+    publication: Publication,
+    sibling: Mapping[str, Any],
+    arch: str,
 ) -> tuple[str, dict[str, tuple[Path, str]]] | None:
     """Return the build id and the files of an arch that were published last, None if never.
 
-    They are signed once more under their new build id, so their signature is verified first:
-    raises TrustError.
+    They have a device tarball if the build has one that `sibling` is the record of. They are signed
+    once more under their new build id, so their signature is verified first: raises TrustError.
     """
-    names = [name(publication.series, product, arch) for name in _PUBLISHED_NAMES.values()]
+    by_kind = {
+        kind: name(publication.series, sibling["product"], arch)
+        for kind, name in _PUBLISHED_NAMES.items()
+    }
+    names = list(by_kind.values())
+    built = rootfs.artifact_names(publication.project)
+    has_device = built["device"] in sibling["sha256"]
     older = [
         each
         for each in marks.publications(workspace.publications)
         if (each.project, each.series) == (publication.project, publication.series)
         and build_id_key(each.version) < build_id_key(publication.version)
-        and (workspace.publications / each.path / names[0]).is_file()
+        and (workspace.publications / each.path / by_kind["rootfs"]).is_file()
+        and (workspace.publications / each.path / by_kind["device"]).is_file() is has_device
     ]
     if not older:
         return None

@@ -14,7 +14,7 @@ from coreimage.lib.files import lock
 from coreimage.lib.progress import Progress
 from coreimage.model.build import Build
 from coreimage.pipeline.builds import ensure_build
-from coreimage.pipeline.importing import channel_settings, import_published, is_fed
+from coreimage.pipeline.importing import channel_settings, import_published, is_fed, require_parts
 from coreimage.pipeline.publishing import publish_finished
 from coreimage.rootfs.definitions.definition import definition_places, generic_device, select
 from coreimage.systemimage.imports.addition import ImportResult
@@ -50,11 +50,13 @@ def run_road(
     """Go the whole road for one channel: build if anything changed, publish, import.
 
     `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
-    when the channel has no device of the architecture.
+    when the channel has no device of the architecture, UsageError when the channel takes a device
+    tarball that the definition does not make.
     """
     selection = select(project, release, arch, definition_places(workspace.root))
     name = channel_name(project, selection.release_name, channel)
     _require_device(workspace, name, arch)
+    require_parts(workspace, name, selection)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)

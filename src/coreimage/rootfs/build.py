@@ -80,7 +80,7 @@ _OWN = ("lock", "record")
 def expected_files(selection: Selection) -> dict[str, str]:
     """Return the file names that a build of a selection leaves, by kind."""
     names = artifact_names(selection.definition.name)
-    if not selection.definition.device_tarball:
+    if not selection.has_device_tarball:
         del names["device"]
     return names
 
@@ -351,6 +351,7 @@ def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:
         "series": selection.release.series,
         "arch": selection.arch,
         "device": selection.device,
+        "subproject": selection.subproject,
         "extra_archives": [each.name for each in inputs.archive.extras],
         "fingerprint": inputs.fingerprint(),
         "source_date_epoch": notes["epoch"],

@@ -51,7 +51,8 @@ def describe_plan(
 
 def plan_lines(described: dict[str, Any], steps: Iterable[str]) -> Iterator[str]:
     """Yield a described plan as text; `steps` are the steps as text."""
-    yield f"{described['title']} {described['release']}, {described['arch']}, {described['device']}"
+    about = ("release", "arch", "device", "subproject")
+    yield f"{described['title']} " + ", ".join(described[each] for each in about)
     yield "archives:"
     for line in described["sources"]:
         yield f"  {line}"
@@ -127,6 +128,7 @@ def _identity(selection: Selection) -> dict[str, Any]:
         "series": selection.release.series,
         "arch": selection.arch,
         "device": selection.device,
+        "subproject": selection.subproject,
     }
 
 

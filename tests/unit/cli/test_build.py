@@ -23,7 +23,7 @@ from coreimage.cli.main import main
 from coreimage.farm import executor
 
 def argv(request, output, extra=()):
-    return [sys.executable, "-c", {script!r}, str(output)]
+    return [sys.executable, "-c", {script!r}, str(output), *extra]
 
 executor.rootfs_argv = argv
 main()
@@ -44,7 +44,7 @@ name = "core"
 title = "Core"
 distribution = "debian"
 default_release = "13"
-releases.13 = { series = "trixie", suites = ["trixie"] }
+releases.13 = { series = "trixie", suites = ["trixie"], proposed_suites = ["trixie-next"] }
 architectures.amd64 = { bootloader = "grub" }
 """
 
@@ -99,6 +99,26 @@ def test_request_waits_and_prints_the_artifacts(root: Path) -> None:
         "== bootstrap",
         "   from archive.example",
     ]
+
+
+ECHOES = f"{WRITES}print(*sys.argv[2:])"
+
+
+def test_extra_archives_of_a_request_reach_its_build(root: Path) -> None:
+    shell = Shell(root, ECHOES)
+    words = ["--extra-archive", "proposed:900"]
+    for number, more in enumerate(([], ["--detach"], ["--queue"]), 1):
+        shell.request(*words, *more)
+        if more == ["--queue"]:
+            shell.run("build", "run", "--until-idle")
+        assert shell.run("build", "log", str(number), "--follow")[0].endswith(
+            " ".join(words) + "\n"
+        )
+
+    assert (
+        "there is no extra archive 'none'" in shell.request("--extra-archive", "none", status=66)[1]
+    )
+    assert len(queue.list_builds(load_workspace(root))) == 3
 
 
 def test_request_as_json(root: Path) -> None:

@@ -120,6 +120,7 @@ def test_rootfs_argv_says_everything_as_arguments() -> None:
         *["rootfs", "build", "core"],
         *["--release", "15.04"],
         *["--arch", "armhf"],
+        *["--subproject", "none"],
         *["--output", "/o"],
         *["--mirror", "http://archive.example"],
     ]

@@ -9,6 +9,7 @@ from coreimage.farm.trigger import (
     parse_trigger,
     project_name,
 )
+from coreimage.model.build import Subproject
 
 PAGE = {"PROJECT": "ubuntu-core", "SUBPROJECT": "system-image", "EXTRA_PPAS": "snappy-dev/image"}
 
@@ -16,7 +17,7 @@ PAGE = {"PROJECT": "ubuntu-core", "SUBPROJECT": "system-image", "EXTRA_PPAS": "s
 def test_the_environment_of_the_original_page() -> None:
     assert parse_trigger({**PAGE, "PATH": "/bin", "CAPPROJECT": "Ubuntu-Core"}) == Trigger(
         project="ubuntu-core",
-        subproject="system-image",
+        subproject=Subproject.SYSTEM_IMAGE,
         extra_ppas=(ExtraArchive(name="snappy-dev/image"),),
     )
 

@@ -27,7 +27,7 @@ EXTRA = ExtraArchive(
 def test_a_plan_says_archives_hooks_and_files_in_their_order(tmp_path: Path) -> None:
     write(
         tmp_path / "base",
-        "device_tarball = false\n" + BASE,
+        'subproject = "none"\n' + BASE,
         hooks__9_DOT_chroot="x",
         hooks__1_DOT_chroot="x",
         hooks__5_DOT_chroot_early="x",

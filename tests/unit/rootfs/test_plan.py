@@ -48,6 +48,7 @@ def test_a_plan_is_data(tmp_path: Path) -> None:
         "COREIMAGE_SERIES": "trixie",
         "COREIMAGE_ARCH": "amd64",
         "COREIMAGE_DEVICE": "generic_amd64",
+        "COREIMAGE_SUBPROJECT": "system-image",
     }
     assert made.epoch == 1795445183
     assert "--mtime=@1795445183" in made.pack

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.build import Subproject
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
 from coreimage.rootfs.definitions.packagelists import PACKAGE, read_list
@@ -84,8 +85,8 @@ class Definition(_Strict):
     """Part of the names of published files."""
     default_release: str
     """The release that is built when none is named."""
-    device_tarball: bool = True
-    """Whether kernel, initrd and modules move into a device tarball, as system images need it."""
+    subproject: Subproject = Subproject.SYSTEM_IMAGE
+    """Whether kernel, initrd and modules move into a device tarball, when a build does not say."""
     packages: Sequence[_Package] = ()
     """Packages for every release and architecture."""
     exclude_paths: Sequence[str] = ()
@@ -102,7 +103,7 @@ class Definition(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """One release, architecture and device of a definition, and the folders it comes from.
+    """One release, architecture, device and subproject of a definition, and its folders.
 
     The folder of what is extended stands first.
     """
@@ -114,6 +115,7 @@ class Selection:
     arch: str
     architecture: Architecture
     device: str
+    subproject: Subproject
 
     @cached_property
     def layers(self) -> list[Path]:
@@ -142,6 +144,7 @@ class Selection:
             "ARCHITECTURES": self.arch,
             "DISTRIBUTION": self.release.series,
             "DEVICE": self.device,
+            "SUBPROJECT": self.subproject,
         }
         return read_list(path, facts=facts)
 
@@ -150,6 +153,11 @@ class Selection:
         """The boot loader of the device."""
         device = self.definition.devices.get(self.device)
         return (device and device.bootloader) or self.architecture.bootloader
+
+    @property
+    def has_device_tarball(self) -> bool:
+        """Whether the kernel moves into a tarball of its own."""
+        return self.subproject is Subproject.SYSTEM_IMAGE
 
     @property
     def facts(self) -> dict[str, str]:
@@ -161,6 +169,7 @@ class Selection:
             "COREIMAGE_SERIES": self.release.series,
             "COREIMAGE_ARCH": self.arch,
             "COREIMAGE_DEVICE": self.device,
+            "COREIMAGE_SUBPROJECT": self.subproject,
         }
 
     def files(self, part: str) -> dict[str, Path]:
@@ -193,7 +202,8 @@ class Selection:
     def digest(self) -> str:
         """Return the sha256 over everything the definition contributes."""
         state = hashlib.sha256(self.definition.model_dump_json().encode())
-        state.update(f"\0{self.release_name}\0{self.arch}\0{self.device}".encode())
+        choice = (self.release_name, self.arch, self.device, self.subproject)
+        state.update("".join(f"\0{each}" for each in choice).encode())
         for name, path in self.contributions():
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
@@ -288,11 +298,18 @@ def _refuse_extends(
 
 
 def select(
-    name: str, release: str | None, arch: str, places: Sequence[Path], device: str | None = None
+    name: str,
+    release: str | None,
+    arch: str,
+    places: Sequence[Path],
+    device: str | None = None,
+    *,
+    subproject: Subproject | None = None,
 ) -> Selection:
     """Return one release and architecture of a definition; NotFoundError names the ones it has.
 
-    Without a device it is the generic one of the architecture.
+    Without a device it is the generic one of the architecture; without a subproject it is the
+    definition's.
     """
     definition, folders = load(name, places)
     chosen = release or definition.default_release
@@ -325,6 +342,7 @@ def select(
         arch=arch,
         architecture=definition.architectures[arch],
         device=_device(definition, device, arch),
+        subproject=subproject or definition.subproject,
     )
 
 

@@ -13,9 +13,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.build import Subproject
 from coreimage.model.document import parse_object
 
-VERSION = 1
+VERSION = 2
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -69,6 +70,7 @@ class LockedDefinition(_Strict):
     series: str
     arch: str
     device: str
+    subproject: Subproject
     sha256: _Digest
 
 

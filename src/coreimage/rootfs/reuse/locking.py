@@ -37,6 +37,7 @@ def make_lock(inputs: Inputs, *, epoch: int, gzip_level: int) -> Lock:
             series=selection.release.series,
             arch=selection.arch,
             device=selection.device,
+            subproject=selection.subproject,
             sha256=selection.digest(),
         ),
         archives=[

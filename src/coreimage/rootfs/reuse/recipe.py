@@ -63,7 +63,7 @@ def image_recipe(
         "late steps": digest(json.dumps([_plain(step) for step in _steps(selection, archive)[1]])),
         "gzip level": str(gzip_level),
         "boot loader": selection.bootloader,
-        "device tarball": str(definition.device_tarball),
+        "subproject": selection.subproject,
         "product": definition.product,
     }
 

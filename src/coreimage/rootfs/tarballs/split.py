@@ -114,7 +114,7 @@ def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str, epoc
         if kind not in result.kernels:
             raise DataError(
                 f"the built tree has no {kind} in /boot",
-                hint="name a kernel package in the definition, or set device_tarball = false",
+                hint="name a kernel package in the definition, or build it with subproject none",
             )
     hardware = Hardware(
         kernel=_ASSETS["vmlinuz"],

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.build import Subproject
 from coreimage.rootfs.definitions.definition import Selection, json_schema, select
 from tests.support.definitions import BASE, KIOSK, write
 
@@ -123,6 +124,25 @@ def test_the_schema_asks_for_the_whole_or_for_what_is_extended() -> None:
     assert schema["required"] == ["name"]
     whole = schema["anyOf"][1]["required"]
     assert {"releases", "architectures", "default_release", "distribution"} <= set(whole)
-    assert schema["properties"]["device_tarball"]["default"] is True
+    assert schema["properties"]["subproject"]["default"] == "system-image"
     assert "description" in schema["properties"]["packages"]
     assert schema["additionalProperties"] is False
+
+
+def test_the_subproject_is_the_builds_or_else_the_definitions(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", BASE)
+    touch(base / "package-lists/k.list.chroot", "#if SUBPROJECT system-image\nlinux\n#endif\n")
+
+    def chosen(subproject: Subproject | None = None) -> Selection:
+        return select("base", None, "amd64", [tmp_path], subproject=subproject)
+
+    assert chosen() == chosen(Subproject.SYSTEM_IMAGE)
+    assert chosen().facts["COREIMAGE_SUBPROJECT"] == "system-image"
+    assert "linux" in chosen().packages
+    plain = chosen(Subproject.NONE)
+    assert "linux" not in plain.packages
+    assert not plain.has_device_tarball
+    assert plain.digest() != chosen().digest()
+    (base / "definition.toml").write_text('subproject = "none"\n' + BASE)
+    assert chosen().subproject is Subproject.NONE
+    assert chosen(Subproject.SYSTEM_IMAGE).has_device_tarball

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.model.build import Subproject
 from coreimage.rootfs.reuse.lock import (
+    VERSION,
     Lock,
     LockedArchive,
     LockedDefinition,
@@ -16,7 +18,7 @@ from coreimage.rootfs.reuse.lock import (
 )
 
 LOCK = Lock(
-    version=1,
+    version=VERSION,
     format=2,
     source_date_epoch=1795392000,
     sources=["deb http://mirror.example/debian trixie main"],
@@ -27,6 +29,7 @@ LOCK = Lock(
         series="trixie",
         arch="amd64",
         device="generic_amd64",
+        subproject=Subproject.SYSTEM_IMAGE,
         sha256=digest("definition"),
     ),
     archives=[
@@ -67,7 +70,7 @@ def test_a_lock_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"version": 1,', '"version": 9,', "has version 9, expected 1"),
+        ('"version": 2,', '"version": 9,', "has version 9, expected 2"),
         ('"size": 4,', '"size": "many",', "'packages.0.size': input should be a valid integer"),
         (digest("deb"), "0", "'packages.0.sha256': string should match"),
         ('"format": 2', '"form": 2', "'format': field required"),
