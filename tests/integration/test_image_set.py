@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from coreimage import imageset
 from coreimage.config import Workspace
 from coreimage.errors import (
     CoreImageError,
@@ -17,6 +18,7 @@ from coreimage.farm import executor, folder, queue
 from coreimage.imageset import Order, When, make_set
 from coreimage.lib.progress import Silent
 from coreimage.model.build import Subproject
+from coreimage.pipeline import builds
 from coreimage.pipeline.publishing import publish_finished
 from tests.integration.image_sets import (  # noqa: F401  fixtures are found by their names
     FAILS,
@@ -215,3 +217,20 @@ def test_a_channel_of_devices_needs_the_device_tarball(space: Workspace) -> None
     assert "SUBPROJECT" in told.value.hint
     assert builder.asked == []
     assert queue.list_builds(space) == []
+
+
+def test_later_builds_are_told_whose_ids_they_must_have(space: Workspace) -> None:
+    for _ in range(2):
+        builder = Builder()
+        trigger(space, builder)
+    for arch, options in builder.asked:
+        number = 1 if arch == "amd64" else 2
+        record = folder.folder_of(space, number).artifacts / "livecd.ubuntu-core.build.json"
+        assert options == ["--ids-of", str(record)]
+
+    (again,) = builds.request_builds(
+        space,
+        imageset.resolve(space, Order(project="ubuntu-core", arches=["amd64"]), host="amd64"),
+        extra={"new_ids": True},
+    )
+    assert "--ids-of" not in executor.argv_of(space, again, executor.rootfs_argv)

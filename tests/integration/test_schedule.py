@@ -78,7 +78,8 @@ class House:
         """Stand in for the rootfs command: record the fingerprint of the inputs."""
         places = definition_places(self.space.root)
         selection = select(request.project, request.release, request.arch, places)
-        names = [word for word in extra if word != "--extra-archive"]
+        options = zip(extra[::2], extra[1::2], strict=True)
+        names = [value for option, value in options if option == "--extra-archive"]
         fingerprint, _build = builds.look_for_build(self.space, selection, names)
         return [sys.executable, "-c", self.script, str(output), fingerprint]
 

@@ -44,6 +44,12 @@ def request(
     queued: Annotated[
         bool, typer.Option("--queue", help="Leave the build to 'coreimage build run'.")
     ] = False,
+    new_ids: Annotated[
+        bool,
+        typer.Option(
+            "--new-ids", help="Let users and groups have other numbers than in earlier builds."
+        ),
+    ] = False,
     priority: PriorityOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -63,9 +69,8 @@ def request(
     places = definition_places(space.root)
     selection = select(project, release, arch or host_arch(), places, subproject=subproject)
     extra_archives(extra_archive, space, selection)  # complain now, not when it is built
-    (build,) = builds.request_builds(
-        space, [selection], priority=priority, extra={"extra_archives": extra_archive or []}
-    )
+    extra = {"extra_archives": extra_archive or [], **({"new_ids": True} if new_ids else {})}
+    (build,) = builds.request_builds(space, [selection], priority=priority, extra=extra)
     if queued:
         console.print_json(_fields(build)) if as_json else print(build.id)
         return

@@ -18,6 +18,7 @@ from coreimage.cli.rootfs_options import (
     DefinitionArgument,
     DeviceOption,
     ExtraOption,
+    IdsOption,
     MirrorOption,
     NoCacheOption,
     ReleaseOption,
@@ -27,7 +28,8 @@ from coreimage.cli.rootfs_options import (
     extra_archives,
     given_options,
 )
-from coreimage.cli.space import find_space, host_arch, load_space
+from coreimage.cli.rootfs_tree import built_tree, write_pins
+from coreimage.cli.space import find_space, host_arch
 
 app = typer.Typer(help="Root filesystems and their definitions.", no_args_is_help=True)
 
@@ -73,6 +75,7 @@ def build(
     mirror: MirrorOption = None,
     extra_archive: ExtraOption = None,
     no_cache: NoCacheOption = False,
+    ids_of: IdsOption = None,
     locked: Annotated[
         Path | None,
         typer.Option(help="Build what this lock names once more, or say what has changed."),
@@ -134,7 +137,13 @@ def build(
     )
     report.stage("Building the root filesystem")
     built = rootfs.build(
-        inputs, output, gzip_level=level, progress=report, cache=cache, fresh=no_cache
+        inputs,
+        output,
+        gzip_level=level,
+        progress=report,
+        cache=cache,
+        fresh=no_cache,
+        earlier=ids_of,
     )
     if as_json:
         print_json(
@@ -310,7 +319,40 @@ def shell(
     """
     from coreimage.rootfs.tree.shell import open_shell
 
-    raise typer.Exit(open_shell(_built_tree(target, workspace), command or ["/bin/sh"]))
+    raise typer.Exit(open_shell(built_tree(target, workspace), command or ["/bin/sh"]))
+
+
+@app.command("ids")
+def show_ids(
+    target: Annotated[
+        str, typer.Argument(help="A tree, a rootfs tarball, or the number of a build.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write passwd and group into this folder: a definition's ids/."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Print the users and groups of a built tree, in the lines that pin them in a definition.
+
+    Files that are there already are not replaced.
+
+    Example: coreimage rootfs ids 7 --output workspace/definitions/kiosk/series/noble/ids
+    """
+    from coreimage.rootfs.definitions.ids import pin_lines
+    from coreimage.rootfs.tree.accounts import accounts_of
+
+    lines = pin_lines(*accounts_of(built_tree(target, workspace)))
+    if output is not None:
+        write_pins(output, lines)
+    if as_json:
+        print_json(lines)
+    elif output is None:
+        for name, each in lines.items():
+            print(f"# ids/{name}", *each, sep="\n")
 
 
 @app.command()
@@ -353,23 +395,3 @@ def diff(
         print_json(describe(difference))
     else:
         print_difference(difference, every_file=files)
-
-
-def _built_tree(target: str, workspace: Path | None) -> Path:
-    """Return the tree or tarball that is meant; raises NotFoundError."""
-    from coreimage.errors import NotFoundError
-
-    path = Path(target)
-    if path.exists():
-        return path
-    if target.isdigit():
-        artifacts = load_space(workspace).builds / target / "artifacts"
-        for found in sorted(artifacts.glob("livecd.*.rootfs.tar.gz")):
-            return found
-        raise NotFoundError(
-            f"build {target} has no rootfs tarball",
-            hint="'coreimage build list' shows the builds and their states",
-        )
-    raise NotFoundError(
-        f"there is no tree or tarball '{target}'", hint="name one, or the number of a build"
-    )

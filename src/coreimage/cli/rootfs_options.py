@@ -34,6 +34,15 @@ SubprojectOption = Annotated[
         "system; by default the definition decides."
     ),
 ]
+IdsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ids-of",
+        metavar="RECORD",
+        help="Refuse users and groups that have other numbers than in this earlier build: its "
+        "livecd.NAME.build.json.",
+    ),
+]
 MirrorOption = Annotated[str | None, typer.Option(help="The package mirror to use.")]
 NoCacheOption = Annotated[
     bool,

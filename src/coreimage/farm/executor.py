@@ -38,11 +38,30 @@ def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) 
     ]
 
 
-def argv_of(workspace: Workspace, build: Build, command: RootfsCommand) -> Sequence[str]:
-    """Return the command of a build, with the options that its record says."""
+def argv_of(
+    workspace: Workspace, build: Build, command: RootfsCommand, more: Sequence[str] = ()
+) -> Sequence[str]:
+    """Return the command of a build, with the options that its record says, and further ones.
+
+    Its users and groups must be those of the newest build of its kind, unless it says `new_ids`.
+    """
     names = build.extra.get("extra_archives", [])
     options = [word for name in names for word in ("--extra-archive", str(name))]
-    return command(build.request, folder_of(workspace, build.id).partial, options)
+    earlier = None if build.extra.get("new_ids") else _earlier_record(workspace, build)
+    if earlier is not None:
+        options += ["--ids-of", str(earlier)]
+    return command(build.request, folder_of(workspace, build.id).partial, [*options, *more])
+
+
+def _earlier_record(workspace: Workspace, build: Build) -> Path | None:
+    """Return the record of the newest successful build of the same project, series and arch."""
+    asked = build.request
+    found = queue.open_store(workspace).newest_of(asked.project, asked.series, asked.arch)
+    if found is None:
+        return None
+    place = folder_of(workspace, found.id).artifacts
+    records = (place / name for name in found.artifacts if name.endswith(".build.json"))
+    return next((each for each in records if each.is_file()), None)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def ensure_build(
     progress.note(f"build {requested.id} ({requested.request.version}): log in '{place.log}'")
     # Whoever insists on a build does not want the artifacts of an earlier one.
     options = ["--no-cache"] if force else []
-    argv = executor.rootfs_argv(requested.request, place.partial, options)
+    argv = executor.argv_of(workspace, requested, executor.rootfs_argv, options)
     built = executor.run_build(workspace, requested.id, argv=argv, progress=progress, echo=echo)
     return built, True
 

@@ -97,6 +97,7 @@ class _Job:
     scratch: Path
     parts: Path
     fresh: bool
+    earlier: Path | None
 
     def path(self, kind: str) -> Path:
         return self.parts / self.names[kind]
@@ -110,12 +111,14 @@ def build(
     progress: Progress,
     cache: Cache,
     fresh: bool = False,
+    earlier: Path | None = None,
 ) -> RootfsBuild:
     """Build a root filesystem into `output`, which must not exist or be empty.
 
     What was built before from the same inputs is used again, unless the build is to be `fresh`;
-    packages always are. Nothing is left in `output` when the build fails. Raises CommandError,
-    DataError, RightsError, TrustError and UnavailableError.
+    packages always are. `earlier` is the record of a build whose users and groups must keep their
+    numbers. Nothing is left in `output` when the build fails. Raises CommandError, DataError,
+    NotFoundError, RightsError, TrustError and UnavailableError.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CoreImageError(
@@ -136,6 +139,7 @@ def build(
             scratch=scratch,
             parts=parts,
             fresh=fresh,
+            earlier=earlier,
         )
         built = _reuse_image(job) or _make_image(job)
         parts.chmod(0o755)
@@ -301,6 +305,7 @@ def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
         "epoch": epoch,
         "kernel": result.kernels.get("vmlinuz"),
         "entries": result.entries,
+        "ids": ids.numbers(result.passwd, result.group),
         "rootfs_bytes": result.rootfs_size,
         "device_bytes": result.device_size,
         "sha256": digests | {name: sha256_of(job.parts / name) for name in small},
@@ -339,8 +344,11 @@ def _bill(
 
 
 def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:
-    """Write lock and record, which say when and where the packages were found."""
+    """Compare ids, and write lock and record, which say when and where packages were found."""
     inputs, selection = job.inputs, job.inputs.selection
+    found = notes.get("ids", {"user": {}, "group": {}})  # what older versions have made has none
+    if job.earlier is not None:
+        ids.refuse_moved(ids.read_numbers(job.earlier), found, name=f"'{job.earlier}'")
     lock = make_lock(inputs, epoch=notes["epoch"], gzip_level=job.gzip_level)
     job.path("lock").write_text(lock.to_json(), encoding="utf-8")
     digests = {**notes["sha256"], job.names["lock"]: sha256_of(job.path("lock"))}
@@ -356,6 +364,7 @@ def _record(job: _Job, notes: Mapping[str, Any]) -> RootfsBuild:
         "fingerprint": inputs.fingerprint(),
         "source_date_epoch": notes["epoch"],
         **{key: notes[key] for key in ("kernel", "entries", "rootfs_bytes", "device_bytes")},
+        "ids": found,
         "packages": sorted([each.file, each.sha256] for each in inputs.resolution.packages),
         "sha256": digests,
     }

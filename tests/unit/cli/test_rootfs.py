@@ -100,3 +100,22 @@ def test_defaults_are_no_options_that_were_given() -> None:
     assert given_options(cast("Context", context), ("release", "arch", "device")) == {
         "arch": host_arch()
     }
+
+
+def test_the_lines_that_pin_a_tree(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "tree/etc").mkdir(parents=True)
+    (root / "tree/etc/passwd").write_text("sshd:*:101:65534::/run/sshd:/x\n")
+    (root / "tree/etc/group").write_text("adm:*:4:core\n")
+    call("rootfs", "ids", "tree")
+    lines = ["# ids/passwd", "sshd:x:101:65534::/run/sshd:/x", "# ids/group", "adm:x:4:"]
+    assert capsys.readouterr().out.splitlines() == lines
+    call("rootfs", "ids", "tree", "--json")
+    assert json.loads(capsys.readouterr().out) == {"passwd": lines[1:2], "group": lines[3:]}
+
+    call("rootfs", "ids", "tree", "--output", "definitions/base/ids")
+    assert capsys.readouterr().out == ""
+    found = select("base", None, "amd64", [root / "definitions"]).pins()
+    assert found is not None
+    assert list(found.users) == ["sshd"]
+    with pytest.raises(CoreImageError, match="is there already"):
+        call("rootfs", "ids", "tree", "--output", "definitions/base/ids")

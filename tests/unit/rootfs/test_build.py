@@ -90,10 +90,15 @@ class Builder:
         shutil.rmtree(self.cache.folder / "images", ignore_errors=True)
         shutil.rmtree(self.cache.folder / "stages", ignore_errors=True)
 
-    def build(self, name: str = "out") -> rootfs.RootfsBuild:
+    def build(self, name: str = "out", *, earlier: Path | None = None) -> rootfs.RootfsBuild:
         self.made.clear()
         return rootfs.build(
-            self.inputs, self.root / name, gzip_level=1, progress=Silent(), cache=self.cache
+            self.inputs,
+            self.root / name,
+            gzip_level=1,
+            progress=Silent(),
+            cache=self.cache,
+            earlier=earlier,
         )
 
     def left(self) -> set[str]:
@@ -262,3 +267,23 @@ def test_the_time_of_the_sources_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found._epoch() == WHEN
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     assert found._epoch() is None
+
+
+def accounts(number: int) -> object:
+    return member("etc/passwd", data=f"root:x:0:0:::\nsshd:x:{number}:65534:::\n".encode())
+
+
+def test_users_keep_the_numbers_of_an_earlier_build(builder: Builder) -> None:
+    builder.tree(*KERNEL, DATABASE, accounts(101))
+    builder.build()
+    record = builder.root / "out/livecd.base.build.json"
+    assert json.loads(record.read_text())["ids"]["user"] == {"root": "0:0", "sshd": "101:65534"}
+    builder.build("same", earlier=record)
+    assert builder.made == []
+
+    builder.tree(*KERNEL, DATABASE, accounts(102))
+    for _ in range(2):  # made, and used again
+        with pytest.raises(DataError, match="user 'sshd' is 102:65534, was 101:65534"):
+            builder.build("other", earlier=record)
+        assert builder.left() == {"out", "same"}
+    builder.build("other")

@@ -2,14 +2,16 @@
 
 A definition pins them in ids/passwd and ids/group, in the form of passwd(5) and group(5). System
 ids are written into the tree before packages are configured, where adduser, useradd and
-systemd-sysusers find them and make none of their own; the finished tree is checked.
+systemd-sysusers find them and make none of their own; the finished tree is checked. A definition
+that pins none gets what its packages make; then, too, no later build may give another number.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coreimage.errors import DataError
+from coreimage.errors import DataError, NotFoundError
+from coreimage.model.document import parse_object
 
 # Above are the accounts of people, which hooks make together with their homes; and "nobody".
 _FIRST_PERSON = 1000
@@ -112,7 +114,7 @@ def check(pins: Pins, *, passwd: bytes, group: bytes, folder: Path) -> None:
         ("passwd", "user", passwd, pins.users),
         ("group", "group", group, pins.groups),
     ):
-        for line in text.decode(errors="replace").splitlines():
+        for line in _lines(text):
             owner = line.split(":")[0]
             if owner not in pinned:
                 added.append(f"{folder / name}: {_plain(line, kind)}")
@@ -132,6 +134,73 @@ def check(pins: Pins, *, passwd: bytes, group: bytes, folder: Path) -> None:
         if added
         else "find out what gave the number; devices in use have files that belong to the old one",
     )
+
+
+Numbers = Mapping[str, Mapping[str, str]]
+"""What a tree has: by `user` its users as UID:GID, by `group` its groups as GID, by name."""
+
+
+def numbers(passwd: bytes, group: bytes) -> dict[str, dict[str, str]]:
+    """Return the numbers of all users and groups of a tree."""
+    return {
+        kind: {line.split(":")[0]: _numbers(line, kind) for line in _lines(text)}
+        for kind, text in (("user", passwd), ("group", group))
+    }
+
+
+def read_numbers(record: Path) -> Numbers:
+    """Return the numbers that the record of a build has; raises NotFoundError and DataError.
+
+    Records of older versions have none.
+    """
+    try:
+        found = parse_object(record.read_bytes(), name=str(record)).get("ids", {})
+        return {kind: {**found.get(kind, {})} for kind in ("user", "group")}
+    except OSError as error:
+        raise NotFoundError(
+            f"the record '{record}' cannot be read: {error.strerror}",
+            hint="every build leaves one among its artifacts: livecd.NAME.build.json",
+        ) from error
+    except (AttributeError, TypeError) as error:
+        raise DataError(f"'{record}' is not the record of a build: {error}") from error
+
+
+def refuse_moved(before: Numbers, now: Numbers, *, name: str) -> None:
+    """Raise DataError when a user or group has another number than in an earlier build.
+
+    So is one that has got the number of one that is gone: its files would change hands. `name` is
+    what messages call the earlier build.
+    """
+    moved = [line for kind in ("user", "group") for line in _moved(before, now, kind)]
+    if moved:
+        raise DataError(
+            f"ids are not those of {name}:" + _indented(moved),
+            hint="pin them in the definition: 'coreimage rootfs ids' prints the lines of an "
+            "earlier build; where no device has that one, build with --new-ids",
+        )
+
+
+def _moved(before: Numbers, now: Numbers, kind: str) -> Iterator[str]:
+    owners = {number.partition(":")[0]: name for name, number in before[kind].items()}
+    for name, number in now[kind].items():
+        was = before[kind].get(name)
+        owner = owners.get(number.partition(":")[0], name)
+        if was is not None and was != number:
+            yield f"{kind} '{name}' is {number}, was {was}"
+        elif was is None and owner not in now[kind]:
+            yield f"{kind} '{name}' is {number}, which was {kind} '{owner}'"
+
+
+def pin_lines(passwd: bytes, group: bytes) -> dict[str, list[str]]:
+    """Return what pins the users and groups of a tree, by the names of the files in ids/."""
+    return {
+        name: [_plain(line, kind) for line in _lines(text)]
+        for name, kind, text in (("passwd", "user", passwd), ("group", "group", group))
+    }
+
+
+def _lines(text: bytes) -> list[str]:
+    return [line for line in text.decode(errors="replace").splitlines() if ":" in line]
 
 
 def _plain(line: str, kind: str) -> str:

@@ -1,9 +1,10 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from coreimage.errors import DataError
+from coreimage.errors import DataError, NotFoundError
 from coreimage.lib import run
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions.definition import definition_places, select
@@ -131,3 +132,52 @@ def test_debian_core_pins_its_ids(release: str) -> None:
     assert {"root", "nobody", "sshd", "systemd-network", "core"} <= found.users.keys()
     groups = {line.split(":")[2] for line in found.groups.values()}
     assert {line.split(":")[3] for line in found.users.values()} <= groups
+
+
+BEFORE = ids.numbers(b"root:x:0:0:::\nsshd:x:101:65534:::\n", b"root:x:0:\nadm:x:4:core\n")
+
+
+@pytest.mark.parametrize(
+    ("passwd", "group", "moved"),
+    [
+        ("root:x:0:0:::\nsshd:x:101:65534:::\nnew:x:102:102:::\n", "adm:x:4:\n", []),
+        ("sshd:x:102:65534:::\n", "", ["user 'sshd' is 102:65534, was 101:65534"]),
+        ("sshd:x:101:101:::\n", "", ["user 'sshd' is 101:101, was 101:65534"]),
+        ("new:x:101:5:::\n", "", ["user 'new' is 101:5, which was user 'sshd'"]),
+        ("", "new:x:4:\n", ["group 'new' is 4, which was group 'adm'"]),
+        # Both are there, the first one by another name as well.
+        ("sshd:x:101:65534:::\nalso:x:101:65534:::\n", "", []),
+    ],
+)
+def test_no_build_gives_other_numbers_than_the_one_before(
+    passwd: str, group: str, moved: list[str]
+) -> None:
+    now = ids.numbers(passwd.encode(), group.encode())
+    if not moved:
+        ids.refuse_moved(BEFORE, now, name="build 7")
+        return
+    with pytest.raises(DataError) as caught:
+        ids.refuse_moved(BEFORE, now, name="build 7")
+    assert caught.value.message == "\n  ".join(["ids are not those of build 7:", *moved])
+    assert "--new-ids" in caught.value.hint
+
+
+def test_the_numbers_of_a_record(tmp_path: Path) -> None:
+    record = tmp_path / "livecd.core.build.json"
+    with pytest.raises(NotFoundError, match="cannot be read: No such file"):
+        ids.read_numbers(record)
+    record.write_text(json.dumps({"product": "core"}))
+    assert ids.read_numbers(record) == {"user": {}, "group": {}}
+    record.write_text(json.dumps({"ids": BEFORE}))
+    assert ids.read_numbers(record) == BEFORE
+    for text in ('{"ids": 3}', '{"ids": {"user": 3}}', "[]", "{"):
+        record.write_text(text)
+        with pytest.raises(DataError):
+            ids.read_numbers(record)
+
+
+def test_the_lines_that_pin_a_tree(tmp_path: Path) -> None:
+    lines = ids.pin_lines(b"sshd:!:101:65534::/run/sshd:/x\n\n", b"adm:*:4:core,you\n")
+    assert lines == {"passwd": ["sshd:x:101:65534::/run/sshd:/x"], "group": ["adm:x:4:"]}
+    again = pins(tmp_path, *("".join(f"{line}\n" for line in lines[name]) for name in lines))
+    ids.check(again, passwd=b"sshd:x:101:65534:::\n", group=b"adm:x:4:\n", folder=tmp_path)

@@ -1,0 +1,36 @@
+"""Built trees on the command line: finding them, and pinning their accounts."""
+
+from pathlib import Path
+
+from coreimage.cli.space import load_space
+from coreimage.errors import CoreImageError, NotFoundError
+
+
+def built_tree(target: str, workspace: Path | None) -> Path:
+    """Return the tree or tarball that is meant; raises NotFoundError."""
+    path = Path(target)
+    if path.exists():
+        return path
+    if target.isdigit():
+        artifacts = load_space(workspace).builds / target / "artifacts"
+        for found in sorted(artifacts.glob("livecd.*.rootfs.tar.gz")):
+            return found
+        raise NotFoundError(
+            f"build {target} has no rootfs tarball",
+            hint="'coreimage build list' shows the builds and their states",
+        )
+    raise NotFoundError(
+        f"there is no tree or tarball '{target}'", hint="name one, or the number of a build"
+    )
+
+
+def write_pins(folder: Path, lines: dict[str, list[str]]) -> None:
+    """Write the pins of a tree into a folder; CoreImageError when there are some already."""
+    for name in lines:
+        if (folder / name).exists():
+            raise CoreImageError(
+                f"'{folder / name}' is there already", hint="choose another --output, or remove it"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, each in lines.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in each))
