@@ -196,7 +196,8 @@ def decide(
         waits.append(f"next at {following:%Y-%m-%d %H:%M} UTC")
     if entry.when_changed:
         found = dict(changed())
-        if found and found != memory.tried:
+        # Of a set that failed in part, those that were built are no longer among them.
+        if not found.items() <= memory.tried.items():
             reason = f"inputs changed for {', '.join(sorted(found))}"
             return Due(reason=reason, seen=memory.seen, tried=found, changed=True)
         waits.append(_unchanged(found, memory))

@@ -181,6 +181,9 @@ def test_changed_inputs_are_due_until_they_were_tried() -> None:
         "waits for another change"
     )
     assert due_of(WATCHFUL, tried, now=now, changed=lambda: {**same, "arm64": "c"}).changed
+    # One of them was built: what is left is not what has changed.
+    assert "failed (arm64)" in waits_for(WATCHFUL, tried, now=now, changed=lambda: {"arm64": "b"})
+    assert due_of(WATCHFUL, tried, now=now, changed=lambda: {"arm64": "c"}).tried == {"arm64": "c"}
 
 
 def test_what_was_built_and_is_gone_is_not_called_a_failure() -> None:
