@@ -37,7 +37,7 @@ class Outlook:
 def entries(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, ScheduleSettings]:
     """Return the entries of coreimage.toml, or the named ones; ConfigError, NotFoundError."""
     found = dict(workspace.settings.schedules)
-    check_entries(found)
+    check_entries(workspace)
     for name in names:
         if name not in found:
             raise NotFoundError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from cronsim import CronSim, CronSimError
 
-from coreimage.config import CONFIG_NAME, ScheduleSettings
+from coreimage.config import ScheduleSettings, Workspace
 from coreimage.errors import BusyError, ConfigError, CoreImageError, DataError, TerminatedError
 from coreimage.lib import files
 
@@ -106,20 +106,21 @@ class Ran:
     error: CoreImageError | None = None
 
 
-def check_entries(entries: Mapping[str, ScheduleSettings]) -> None:
-    """Raise ConfigError for a name or a calendar that cannot be used."""
-    for name, entry in entries.items():
+def check_entries(workspace: Workspace) -> None:
+    """Raise ConfigError, with file and line, for a name or a calendar that cannot be used."""
+    for name, entry in workspace.settings.schedules.items():
         if _NAME.match(name) is None:
             raise ConfigError(
-                f"{CONFIG_NAME}: 'schedules.{name}': not a name",
+                f"{workspace.place('schedules', name)}: 'schedules.{name}': not a name",
                 hint="use small letters, digits and '-'",
             )
         if entry.cron is not None:
             try:
                 _require_calendar(entry.cron)
             except CronSimError as error:
+                place = workspace.place("schedules", name, "cron")
                 raise ConfigError(
-                    f"{CONFIG_NAME}: 'schedules.{name}.cron': '{entry.cron}': {str(error).lower()}",
+                    f"{place}: 'schedules.{name}.cron': '{entry.cron}': {str(error).lower()}",
                     hint="write minute, hour, day, month and weekday, as in '25 3 * * *'",
                 ) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import ScheduleSettings
+from coreimage.config import ScheduleSettings, Settings, Workspace, load_workspace
 from coreimage.errors import (
     BusyError,
     ConfigError,
@@ -229,6 +229,11 @@ def test_what_was_not_its_own_fault_is_tried_again_a_few_times(result: Result, w
     assert due_of(NIGHTLY, memory, now=begun + DAY).attempt == 1
 
 
+def written(root: Path, text: str) -> Workspace:
+    (root / "coreimage.toml").write_text(text)
+    return load_workspace(root)
+
+
 @pytest.mark.parametrize(
     ("cron", "said"),
     [
@@ -239,16 +244,27 @@ def test_what_was_not_its_own_fault_is_tried_again_a_few_times(result: Result, w
         ("0 0 31 2 *", "bad day-of-month"),
     ],
 )
-def test_a_calendar_that_cannot_be_is_refused(cron: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'schedules.nightly.cron': .*{said}") as raised:
-        check_entries({"nightly": ScheduleSettings(project="core", cron=cron)})
+def test_a_calendar_that_cannot_be_is_refused(tmp_path: Path, cron: str, said: str) -> None:
+    space = written(tmp_path, f'[schedules.nightly]\nproject = "core"\ncron = "{cron}"\n')
+    with pytest.raises(ConfigError, match=rf":3: 'schedules.nightly.cron': .*{said}") as raised:
+        check_entries(space)
+    assert raised.value.message.startswith(f"{tmp_path}/coreimage.toml:3: ")
     assert "25 3 * * *" in raised.value.hint
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Nightly", ".hidden", "a b"])
-def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="not a name"):
-        check_entries({name: NIGHTLY})
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    space = written(
+        tmp_path, f'# by night\n[schedules."{name}"]\nproject = "core"\nwhen_changed = true\n'
+    )
+    with pytest.raises(ConfigError, match=rf"coreimage.toml:2: 'schedules.{name}': not a name"):
+        check_entries(space)
+
+
+def test_a_mistake_is_named_also_when_the_file_is_gone(tmp_path: Path) -> None:
+    space = Workspace(root=tmp_path, settings=Settings(schedules={"a b": NIGHTLY}))
+    with pytest.raises(ConfigError, match=r"coreimage.toml: 'schedules.a b': not a name"):
+        check_entries(space)
 
 
 class Runner:
