@@ -18,6 +18,7 @@ from pydantic import (
 
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.feeds import ChannelSettings, Strict
+from coreimage.lib.tomltext import SYNTAX_HINT, place_of, syntax_complaint
 from coreimage.model.build import Subproject
 
 CONFIG_NAME = "coreimage.toml"
@@ -203,6 +204,14 @@ class Workspace:
         """The pinned root of trust for clients: a keyring tarball outside the served tree."""
         return self.root / "trust/archive-master.tar.xz"
 
+    def place(self, *where: str | int) -> str:
+        """Return file and line of a key of coreimage.toml, for complaints about its value."""
+        path = self.root / CONFIG_NAME
+        try:
+            return place_of(path, path.read_text(encoding="utf-8"), where)
+        except (OSError, UnicodeDecodeError):
+            return str(path)
+
 
 def find_root(start: Path, explicit: Path | None = None) -> Path:
     """Return the root of a workspace: the one named, else the nearest above `start`.
@@ -232,27 +241,30 @@ def load_workspace(root: Path) -> Workspace:
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check a coreimage.toml; raises ConfigError with file, key and nearest valid key."""
+    """Read and check a coreimage.toml.
+
+    Raises ConfigError with file, line and key, and the nearest valid key as hint.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
-        return Settings.model_validate(document)
+        return Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        line, message = syntax_complaint(text, error)
+        raise ConfigError(f"{path}:{line}: {message}", hint=SYNTAX_HINT) from error
     except ValidationError as error:
-        message, hint = explain(Settings, error)
-        raise ConfigError(f"{path}: {message}", hint=hint) from error
-
-
-def explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
-    """Return the first complaint about a document, with key and value, and a hint."""
-    return complaint(model, error.errors()[0])
+        first = error.errors()[0]
+        message, hint = complaint(Settings, first)
+        place = place_of(path, text, _written(Settings, first))
+        raise ConfigError(f"{place}: {message}", hint=hint) from error
 
 
 def complaint(model: type[BaseModel], first: Mapping[str, Any]) -> tuple[str, str]:
     """Return one of pydantic's errors, with key and value, and a hint."""
-    keys = _walk(model, first["loc"])[0]
-    where, value = ".".join(str(part) for part in keys), first["input"]
+    where = ".".join(str(part) for part in _written(model, first))
+    value = first["input"]
     found = f" is {value!r}" if isinstance(value, str | int | float) else ""
     if first["type"] == "extra_forbidden":
         return f"'{where}' is not a key", nearest_key(model, first["loc"])
@@ -271,10 +283,22 @@ def _in_brackets(value: object) -> str:
 
 def _tag_complaint(where: str, context: Mapping[str, str], known: Sequence[str]) -> tuple[str, str]:
     """Return the complaint about the key that decides which other keys there are."""
-    key, tag = context["discriminator"].strip("'"), context.get("tag")
+    tag = context.get("tag")
     if tag is None:
-        return f"'{where}' has no '{key}'", f"give it one of {', '.join(known)}"
-    return f"'{where}.{key}' is '{tag}', which there is not", nearest(tag, known, "there are")
+        return f"'{where}' has no '{_deciding(context)}'", f"give it one of {', '.join(known)}"
+    return f"'{where}' is '{tag}', which there is not", nearest(tag, known, "there are")
+
+
+def _deciding(context: Mapping[str, str]) -> str:
+    return context["discriminator"].strip("'")
+
+
+def _written(model: type[BaseModel], first: Mapping[str, Any]) -> list[int | str]:
+    """Return the keys that lead to what one of pydantic's errors is about, as they are written."""
+    keys = _walk(model, first["loc"])[0]
+    if first["type"] == "union_tag_invalid":
+        return [*keys, _deciding(first["ctx"])]
+    return keys
 
 
 def nearest_key(model: type[BaseModel], where: tuple[int | str, ...]) -> str:

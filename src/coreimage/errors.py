@@ -71,7 +71,7 @@ class RightsError(CoreImageError):
 
 
 class ConfigError(CoreImageError):
-    """coreimage.toml is wrong: file, key, nearest valid key."""
+    """coreimage.toml is wrong: file, line, key, nearest valid key."""
 
     exit_code = 78
 

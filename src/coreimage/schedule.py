@@ -1,6 +1,7 @@
 """The schedule at work: entries of coreimage.toml become image sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -12,19 +13,31 @@ from coreimage.farm.schedule import (
     Due,
     Memories,
     Ran,
+    State,
     check_entries,
     decide,
     recall,
     run_due,
+    upcoming,
 )
 from coreimage.lib.files import is_locked
 from coreimage.lib.progress import Progress
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What `run` would do with an entry now, and why; `next` is the next time of its calendar."""
+
+    name: str
+    state: State
+    reason: str
+    next: datetime | None
+
+
 def entries(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, ScheduleSettings]:
     """Return the entries of coreimage.toml, or the named ones; ConfigError, NotFoundError."""
     found = dict(workspace.settings.schedules)
-    check_entries(found)
+    check_entries(workspace)
     for name in names:
         if name not in found:
             raise NotFoundError(
@@ -91,20 +104,23 @@ def look(
     *,
     host: str,
     clock: Callable[[], datetime],
-) -> Iterator[tuple[str, str, str]]:
-    """Yield what `run` would do now: name, state (due, not due, running), and why it is due.
+) -> Iterator[Outlook]:
+    """Yield what `run` would do now with each entry.
 
     Nothing is written but the package lists of the archive, into the cache.
     """
     memories = Memories(workspace.state)
     for name, entry in wanted.items():
-        if is_locked(memories.entry_lock(name)):
-            yield name, "running", ""
-            continue
-        now = clock()
+        now, running = clock(), is_locked(memories.entry_lock(name))
         memory = recall(entry, memories.load(name), now=now)
-        due = decide(entry, memory, now=now, changed=partial(_changed, workspace, entry, host))
-        yield (name, "due", due.reason) if due else (name, "not due", "")
+        state, reason = State.RUNNING, ""
+        if not running:
+            found = decide(
+                entry, memory, now=now, changed=partial(_changed, workspace, entry, host)
+            )
+            state, reason = State.DUE if isinstance(found, Due) else State.NOT_DUE, found.reason
+        following = upcoming(entry, memory, now=now)
+        yield Outlook(name=name, state=state, reason=reason, next=following)
 
 
 def _changed(workspace: Workspace, entry: ScheduleSettings, host: str) -> Mapping[str, str]:

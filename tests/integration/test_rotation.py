@@ -3,6 +3,7 @@
 import json
 import lzma
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from coreimage.lib.progress import Silent
 from coreimage.model.keyring import KeyringType
 from coreimage.systemimage import store
 from coreimage.systemimage.keys import keychange, keyrings, resign, rotation, sums, usage
+from coreimage.systemimage.keys.asked import Asked, Verb
 from coreimage.systemimage.operations import channels, offers
 from coreimage.systemimage.tree import layout
 from tests.integration.channel_tree import CHANNEL, DEVICE, NOW, make_workspace, publish
@@ -321,6 +323,8 @@ def test_masters_offline_in_two_steps(workspace: Workspace, tmp_path: Path) -> N
         with pytest.raises(NotFoundError, match="is offline"):
             carry_out(place, lambda: rotation.rotate(place, SIGNING, now=NOW))
         usb = tmp_path / "usb"
+        of_signing = Asked(verb=Verb.ROTATE, levels=[SIGNING])
+        of_master = Asked(verb=Verb.ROTATE, levels=[MASTER])
 
         def sign() -> None:
             run.run(["sh", usb / "sign.sh"], env={"GNUPGHOME": str(safe.home)})
@@ -332,20 +336,23 @@ def test_masters_offline_in_two_steps(workspace: Workspace, tmp_path: Path) -> N
         assert [each.name for each in waiting] == ["image-signing.tar.xz"]
         before = snapshot(place.channel_tree)
         with pytest.raises(NotFoundError, match=r"image-signing\.tar\.xz\.asc"):
-            keychange.finish(place, usb, now=NOW)
+            keychange.finish(place, usb, asked=of_signing, now=NOW)
         sign()
         wrong = (place.channel_tree / "state/gpg/blacklist.tar.xz.asc").read_bytes()
         right = (usb / "image-signing.tar.xz.asc").read_bytes()
         (usb / "image-signing.tar.xz.asc").write_bytes(wrong)
-        with pytest.raises(TrustError, match="data was changed"):
-            keychange.finish(place, usb, now=NOW)
+        for dry_run in (True, False):
+            with pytest.raises(TrustError, match="data was changed"):
+                keychange.finish(place, usb, asked=of_signing, now=NOW, dry_run=dry_run)
         assert snapshot(place.channel_tree) == before
         (usb / "image-signing.tar.xz.asc").write_bytes(right)
-        keychange.finish(place, usb, now=NOW)
+        keychange.finish(place, usb, asked=of_signing, now=NOW, dry_run=True)
+        assert snapshot(place.channel_tree) == before
+        keychange.finish(place, usb, asked=of_signing, now=NOW)
         device.update(place.channel_tree, NOW)
         assert len(chain(place).keyring(SIGNING).fingerprints) == 2
         with pytest.raises(NotFoundError, match="no change of keyrings is prepared"):
-            keychange.finish(place, usb, now=NOW)
+            keychange.finish(place, usb, asked=of_signing, now=NOW)
         shutil.rmtree(usb)
 
         # A new image-master, made where it will stay; the archive-master signs its keyring.
@@ -360,7 +367,7 @@ def test_masters_offline_in_two_steps(workspace: Workspace, tmp_path: Path) -> N
         )
         assert len(list(usb.glob("*.tar.xz"))) == 3
         sign()
-        keychange.finish(place, usb, now=NOW)
+        keychange.finish(place, usb, asked=of_master, now=NOW)
         device.update(place.channel_tree, NOW)
         assert len(chain(place).keyring(MASTER).fingerprints) == 2
 
@@ -371,8 +378,9 @@ def test_a_prepared_change_never_undoes_another(workspace: Workspace, tmp_path: 
         place, lambda: rotation.rotate(place, SIGNING, now=NOW), directory=tmp_path / "usb", now=NOW
     )
     rotate(workspace, MASTER)
+    asked = Asked(verb=Verb.ROTATE, levels=[SIGNING])
     with pytest.raises(CoreImageError, match="have changed since"):
-        keychange.finish(place, tmp_path / "usb", now=NOW)
+        keychange.finish(place, tmp_path / "usb", asked=asked, now=NOW)
     with pytest.raises(UsageError, match="can sign here"):
         keychange.carry_out(
             workspace,
@@ -392,13 +400,60 @@ def test_generate_waits_for_a_master_that_is_offline(workspace: Workspace) -> No
         keyrings.generate(place, progress=Silent(), now=NOW + timedelta(days=731))
 
 
-def test_the_commands(workspace: Workspace) -> None:
-    import sys
+def command(workspace: Workspace, *words: str) -> run.Completed:
+    argv = [sys.executable, "-m", "coreimage", "keyring", *words]
+    place = ["--workspace", str(workspace.root)]
+    return run.run([*argv, *place], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
 
+
+def test_the_commands_in_two_steps(workspace: Workspace, tmp_path: Path) -> None:
+    usb, master = str(tmp_path / "usb"), workspace.gpg_home / MASTER
+    with foreign_gpg() as safe:
+        private = "private-keys-v1.d"
+        shutil.copytree(master / private, safe.home / private, dirs_exist_ok=True)
+        shutil.rmtree(master / private)
+        safe.gpg("--import", str(master / "public.gpg"))
+        outlined = command(workspace, "publish", "image-signing", "--prepare", usb, "--dry-run")
+        assert outlined.stdout.startswith(b"would prepare: image-signing\n"), outlined.stderr
+        assert not Path(usb).exists()
+        rotating = ("rotate", "image-signing")
+        prepared = command(workspace, *rotating, "--prepare", usb)
+        assert prepared.stdout.startswith(b"prepared: image-signing"), prepared.stderr
+        run.run(["sh", Path(usb, "sign.sh")], env={"GNUPGHOME": str(safe.home)})
+    introduced = Signer(workspace.gpg_home).next_key(SIGNING)
+    assert introduced is not None
+    other, same = tmp_path / "other.asc", tmp_path / "same.gpg"
+    other.write_bytes((master / "public.gpg").read_bytes())
+    same.write_bytes(introduced.data)
+    before = snapshot(workspace.channel_tree)
+    hint = (
+        "hint: prepared is 'coreimage keyring rotate image-signing' with the key "
+        f"{openpgp.key_id(introduced.fingerprint)}: finish that, or prepare another change with "
+        "--prepare DIR, which takes its place\n"
+    )
+    for words in (
+        ["rotate", "image-master"],
+        ["retire", "image-signing"],
+        ["revoke", introduced.fingerprint],
+        ["publish", "image-signing"],
+        ["publish"],
+        [*rotating, "--key", str(other)],
+    ):
+        refused = command(workspace, *words, "--finish", usb)
+        assert (refused.status, refused.stdout) == (2, b""), words
+        assert refused.stderr.decode().endswith(hint)
+    assert command(workspace, *rotating, "--finish", usb, "--key", "/absent").status == 66
+    dry = command(workspace, *rotating, "--finish", usb, "--dry-run")
+    assert dry.stdout.startswith(b"would publish: image-signing"), dry.stderr
+    assert snapshot(workspace.channel_tree) == before
+    done = command(workspace, *rotating, "--finish", usb, "--key", str(same))
+    assert done.stdout.startswith(b"published: image-signing"), done.stderr
+    assert len(chain(workspace).keyring(SIGNING).fingerprints) == 2
+
+
+def test_the_commands(workspace: Workspace) -> None:
     def coreimage(*words: str) -> run.Completed:
-        argv = [sys.executable, "-m", "coreimage", "keyring", *words]
-        place = ["--workspace", str(workspace.root)]
-        return run.run([*argv, *place], env={"PYTHONPATH": ":".join(sys.path)}, check=False)
+        return command(workspace, *words)
 
     dry = coreimage("rotate", "image-signing", "--dry-run")
     assert b"2 keys, signed by 'image-master' here" in dry.stdout, dry.stderr

@@ -1,6 +1,7 @@
 """Schedules with a real archive on loopback; small programs stand in for the rootfs command."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,9 @@ from coreimage import schedule
 from coreimage.config import Workspace, load_workspace
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.farm import queue
-from coreimage.farm.schedule import Ran
+from coreimage.farm.schedule import Memories, Ran, State
 from coreimage.lib import run
+from coreimage.lib.files import lock
 from coreimage.lib.progress import Silent
 from coreimage.model.build import BuildRequest, BuildResult
 from coreimage.pipeline import builds
@@ -96,8 +98,8 @@ class House:
 
     def look(self, name: str, now: datetime) -> tuple[str, str]:
         wanted = schedule.entries(self.space, [name])
-        ((_, state, reason),) = schedule.look(self.space, wanted, host="amd64", clock=lambda: now)
-        return state, reason
+        (found,) = schedule.look(self.space, wanted, host="amd64", clock=lambda: now)
+        return found.state, found.reason
 
     def states(self) -> list[tuple[str, str]]:
         """Return build id and arch of the builds that succeeded."""
@@ -127,13 +129,13 @@ def test_changed_inputs_are_built_once(house: House) -> None:
     assert house.look("fresh", BEGIN) == ("due", "inputs changed for amd64, arm64")
     assert house.tick("fresh", BEGIN).reason == "inputs changed for amd64, arm64"
     assert house.states() == [("20261122", "amd64"), ("20261122", "arm64")]
-    assert house.look("fresh", BEGIN) == ("not due", "")
-    assert house.tick("fresh", BEGIN).reason == ""
+    assert house.look("fresh", BEGIN) == ("not due", "no input changed")
+    assert house.tick("fresh", BEGIN).state is State.NOT_DUE
 
     house.release("2")
     assert house.tick("fresh", BEGIN).reason == "inputs changed for amd64, arm64"
     assert house.states()[2:] == [("20261122.1", "amd64"), ("20261122.1", "arm64")]
-    assert house.tick("fresh", BEGIN).reason == ""
+    assert house.tick("fresh", BEGIN).state is State.NOT_DUE
 
 
 def test_a_change_of_an_extra_archive_counts(house: House) -> None:
@@ -142,27 +144,32 @@ def test_a_change_of_an_extra_archive_counts(house: House) -> None:
     house.space = load_workspace(house.space.root)
     house.propose("1")
     assert house.tick("tried", BEGIN).reason == "inputs changed for amd64"
-    assert house.tick("tried", BEGIN).reason == ""
+    assert house.tick("tried", BEGIN).state is State.NOT_DUE
     house.propose("2")
     assert house.look("tried", BEGIN) == ("due", "inputs changed for amd64")
     assert house.tick("tried", BEGIN).error is None
-    assert house.look("tried", BEGIN) == ("not due", "")
+    assert house.look("tried", BEGIN) == ("not due", "no input changed")
     assert len(house.states()) == 2
 
 
 def test_inputs_that_fail_are_built_again_when_they_change(house: House) -> None:
     house.script = FAILS
     assert house.tick("fresh", BEGIN).error is not None
-    assert house.tick("fresh", BEGIN) == Ran(name="fresh")
+    failed = (
+        "the inputs as they are were built already and failed (amd64, arm64): "
+        "waits for another change"
+    )
+    assert house.look("fresh", BEGIN) == ("not due", failed)
+    assert house.tick("fresh", BEGIN) == Ran(name="fresh", state=State.NOT_DUE, reason=failed)
     house.script = WRITES
-    assert house.tick("fresh", BEGIN) == Ran(name="fresh")
+    assert house.tick("fresh", BEGIN).state is State.NOT_DUE
     house.release("2")
     assert house.tick("fresh", BEGIN).error is None
     assert len(house.states()) == 2
 
 
 def test_a_calendar_builds_when_something_changed(house: House) -> None:
-    assert house.tick("nightly", BEGIN) == Ran(name="nightly")
+    assert house.tick("nightly", BEGIN).reason == "next at 2026-11-23 03:25 UTC"
     assert house.states() == []
     assert house.look("nightly", NIGHT) == ("due", "due at 2026-11-23 03:25 UTC")
     assert house.tick("nightly", NIGHT).error is None
@@ -189,9 +196,13 @@ main()
 """
 
 
-def command_line(space: Workspace, *words: str, script: str = WRITES, status: int = 0) -> str:
+def run_command(space: Workspace, *words: str, script: str = WRITES) -> run.Completed:
     argv = [sys.executable, "-c", MAIN.format(script=script), "schedule", *words]
-    done = run.run([*argv, "--workspace", space.root], check=False, timeout=120)
+    return run.run([*argv, "--workspace", space.root], check=False, timeout=120)
+
+
+def command_line(space: Workspace, *words: str, script: str = WRITES, status: int = 0) -> str:
+    done = run_command(space, *words, script=script)
     assert done.status == status, done.stderr.decode()
     return (done.stdout if status == 0 else done.stderr).decode()
 
@@ -201,11 +212,10 @@ def test_the_command_line(house: House) -> None:
     assert [each["name"] for each in listed] == ["nightly", "always", "fresh"]
     assert listed[0]["when"] == ["cron 25 3 * * *"]
     assert listed[0]["result"] == ""
-    assert command_line(house.space, "run", "--dry-run").splitlines() == [
-        "nightly\tnot due",
-        "always\tnot due",
-        "fresh\tdue\tinputs changed for amd64, arm64",
-    ]
+    nightly, always, fresh = command_line(house.space, "run", "--dry-run").splitlines()
+    assert re.fullmatch(r"nightly\tnot due\tnext at \d{4}-\d\d-\d\d 03:25 UTC", nightly)
+    assert always.startswith("always\tnot due\tnext at ")
+    assert fresh == "fresh\tdue\tinputs changed for amd64, arm64"
     assert house.states() == []
 
     said = command_line(house.space, "run", "fresh", script=FAILS, status=65)
@@ -218,6 +228,34 @@ def test_the_command_line(house: House) -> None:
     assert done == "fresh\tdone\tinputs changed for amd64, arm64\n"
     assert json.loads(command_line(house.space, "show", "fresh", "--json"))["result"] == "success"
     assert "no schedule 'x'" in command_line(house.space, "run", "x", status=66)
+
+
+def test_the_command_line_for_machines(house: House) -> None:
+    nightly, _, fresh = json.loads(command_line(house.space, "run", "--dry-run", "--json"))
+    following = datetime.fromisoformat(nightly.pop("next"))
+    assert (following.hour, following.minute, following.tzinfo) == (3, 25, UTC)
+    reason = f"next at {following:%Y-%m-%d %H:%M} UTC"
+    assert nightly == {"name": "nightly", "state": "not due", "reason": reason}
+    due = "inputs changed for amd64, arm64"
+    assert fresh == {"name": "fresh", "state": "due", "reason": due, "next": None}
+
+    said = command_line(house.space, "run", "--json")
+    nightly, always, fresh = json.loads(said)
+    assert nightly.pop("reason").startswith("next at ")
+    assert nightly == {"name": "nightly", "state": "not due", "error": None}
+    assert always["state"] == "not due"
+    assert fresh == {"name": "fresh", "state": "done", "reason": due, "error": None}
+
+    house.release("2")
+    with lock(Memories(house.space.state).entry_lock("fresh"), purpose="schedule run fresh"):
+        (looked,) = json.loads(command_line(house.space, "run", "fresh", "--dry-run", "--json"))
+    assert looked == {"name": "fresh", "state": "running", "reason": "", "next": None}
+    done = run_command(house.space, "run", "fresh", "--json", script=FAILS)
+    assert done.status == 65
+    (failed,) = json.loads(done.stdout)
+    assert (failed["state"], failed["reason"]) == ("failed", due)
+    assert "is not published, nothing was built for: amd64, arm64" in failed["error"]
+    assert "coreimage: schedule 'fresh' failed\n" in done.stderr.decode()
 
 
 def test_an_entry_needs_a_reason(workspace: Workspace) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from coreimage.config import Settings, find_root, load_settings, load_workspace
 from coreimage.errors import ConfigError, NotFoundError
+from coreimage.lib.tomltext import SYNTAX_HINT
 
 
 def load(tmp_path: Path, text: str) -> Settings:
@@ -57,17 +58,89 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "",
         ),
         ("channels = 7", "'channels' is 7: input should be a valid dictionary", ""),
-        ("serve = [", "coreimage.toml: ", ""),
-        ("serve.port = 1\nserve.port = 2", "coreimage.toml: ", ""),
+        ("serve = [", "coreimage.toml:1: invalid value (at end of document)", SYNTAX_HINT),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, complaint: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
-    assert caught.value.message.startswith(f"{tmp_path}/coreimage.toml: ")
+    assert caught.value.message.startswith(f"{tmp_path}/coreimage.toml:1: ")
     assert complaint in caught.value.message
     assert caught.value.hint == hint
     assert caught.value.exit_code == 78
+
+
+LONG = """\
+# Ports.
+[serve]
+port = 80
+
+[channels.edge]
+files = [
+    { generator = "keyring" },
+    { generator = "http", name = "shop", url = "https://x.example/y", trust = "tls" },
+]
+
+[[channels.beta.files]]
+generator = "keyring"
+
+[[channels.beta.files]]
+generator = "cdimage-rootfs"
+series = "vivid"
+
+[schedules.nightly]
+project = "core"
+cron = "25 3 * * *"
+extra_archives = [
+    "one",
+    "two",
+]
+
+[signing.image-master]
+offline = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("port = 80", "port = 'x'", ":3: 'serve.port' is 'x'"),
+        ("port = 80", "prot = 80", ":3: 'serve.prot' is not a key"),
+        ("port = 80", "port = 80\nport = 81", ":4: cannot overwrite a value (column 10)"),
+        ("port = 80", "port: 80", ":3: expected '=' after a key in a key/value pair (column 5)"),
+        ("'tls'", "'yes'", ":8: 'channels.edge.files.1.trust' is 'yes'"),
+        ("'shop'", "7", ":8: 'channels.edge.files.1.name' is 7"),
+        (", trust = 'tls'", "", ":8: 'channels.edge.files.1': value error, give one reason"),
+        ("'https://x.example/y'", "'x'", ":8: 'channels.edge.files.1.url' is 'x'"),
+        ("{ generator = 'keyring' }", "{ generator = 'kyring' }", ":7: 'channels.edge.files.0.gen"),
+        ("{ generator = 'keyring' }", "{ name = 'x' }", ":7: 'channels.edge.files.0' has no 'gen"),
+        ("'cdimage-rootfs'", "'cdimage-rotfs'", ":15: 'channels.beta.files.1.generator' is "),
+        ("series = 'vivid'", "serie = 'vivid'", ":16: 'channels.beta.files.1.serie' is not a"),
+        ("'two'", "2", ":23: 'schedules.nightly.extra_archives.1' is 2"),
+        ("cron = '25 3 * * *'\n", "", ":18: 'schedules.nightly': value error, neither 'cron'"),
+        ("image-master", "image-mistress", ":26: 'signing.image-mistress.[key]' is 'image-mis"),
+        ("project = 'core'\n", "", ":18: 'schedules.nightly.project': field required"),
+    ],
+)
+def test_the_line_of_a_mistake_is_named(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    text = LONG.replace('"', "'")
+    load(tmp_path, text)
+    assert old in text
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text.replace(old, new, 1))
+    assert caught.value.message.startswith(f"{tmp_path}/coreimage.toml{complaint}")
+
+
+def test_a_key_has_a_place_also_later(tmp_path: Path) -> None:
+    load(tmp_path, LONG)
+    space = load_workspace(tmp_path)
+    path = tmp_path / "coreimage.toml"
+    assert space.place("schedules", "nightly", "cron") == f"{path}:20"
+    assert space.place("schedules", "nightly", "arches") == f"{path}:18"
+    path.write_bytes(b"\xff\xfe")
+    assert space.place("schedules") == str(path)
+    path.unlink()
+    assert space.place("schedules") == str(path)
 
 
 FILES = "channels.edge.files"

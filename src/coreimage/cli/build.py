@@ -256,7 +256,9 @@ def log(
 
 
 @app.command()
-def abort(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None:
+def abort(
+    build_id: BuildArgument, *, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
     """End a build that waits or runs, with all its processes.
 
     Example: coreimage build abort 7
@@ -264,14 +266,16 @@ def abort(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None
     from coreimage.farm import queue
 
     build = queue.abort(load_space(workspace), build_id)
-    print(f"build {build.id}: {build.label}")
+    _print_changed(build, build.label, as_json=as_json)
 
 
 app.command("cancel", hidden=True)(abort)
 
 
 @app.command()
-def retry(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None:
+def retry(
+    build_id: BuildArgument, *, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
     """Put a build that failed or was aborted back into the queue.
 
     Example: coreimage build retry 7
@@ -279,7 +283,7 @@ def retry(build_id: BuildArgument, *, workspace: WorkspaceOption = None) -> None
     from coreimage.pipeline import builds
 
     build = builds.retry_build(load_space(workspace), build_id)
-    print(f"build {build.id}: {build.label}")
+    _print_changed(build, build.label, as_json=as_json)
 
 
 @app.command()
@@ -288,6 +292,7 @@ def prioritise(
     priority: Annotated[int, typer.Argument(help="Higher ones begin first; 0 is usual.")],
     *,
     workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Change the priority of a build that waits in the queue.
 
@@ -296,7 +301,7 @@ def prioritise(
     from coreimage.farm import queue
 
     build = queue.prioritise(load_space(workspace), build_id, priority)
-    print(f"build {build.id}: priority {build.priority}")
+    _print_changed(build, f"priority {build.priority}", as_json=as_json)
 
 
 @app.command("run")
@@ -358,6 +363,13 @@ def parse_state(text: str) -> tuple[BuildStatus, BuildResult | None]:
         f"there is no build state '{text}'",
         hint="the states are " + ", ".join(f"'{label}'" for label in LABELS),
     )
+
+
+def _print_changed(build: Build, what: str, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(_fields(build))
+    else:
+        print(f"build {build.id}: {what}")
 
 
 def _fields(build: Build) -> Any:

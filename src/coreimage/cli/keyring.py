@@ -1,6 +1,7 @@
 """The command `coreimage keyring`: the server's keys."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from coreimage.cli.space import load_space
 
 if TYPE_CHECKING:
     from coreimage.model.keyring import KeyringType
+    from coreimage.systemimage.keys.asked import Asked
     from coreimage.systemimage.keys.keychange import Change
     from coreimage.systemimage.keys.keyrings import KeyringStatus
 
@@ -51,8 +53,16 @@ ForceOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What the words of a command ask for, and what makes the change."""
+
+    asked: "Asked"
+    make: "Callable[[], Change]"
+
+
 def _carry_out(
-    make: "Callable[[At], Change]",
+    want: Callable[[At], _Wanted],
     *,
     prepare: PrepareOption = None,
     finish: FinishOption = None,
@@ -67,16 +77,19 @@ def _carry_out(
     if prepare is not None and finish is not None:
         raise UsageError("--prepare and --finish exclude each other")
     at = here_and_now(workspace, dry_run=dry_run)
+    wanted = want(at)
     waiting: list[keychange.ToSign] = []
     if finish is not None:
         with keyrings.locked(at.workspace, "keyring"):
-            change = keychange.finish(at.workspace, finish, now=at.now)
+            change = keychange.finish(
+                at.workspace, finish, asked=wanted.asked, now=at.now, dry_run=dry_run
+            )
     elif dry_run:
-        change = make(at)
+        change = wanted.make()
         waiting = keychange.needed(at.workspace, change)
     else:
         change, found = keychange.carry_out(
-            at.workspace, lambda: make(at), directory=prepare, now=at.now
+            at.workspace, wanted.make, directory=prepare, now=at.now
         )
         waiting = list(found)
     done = not (dry_run or prepare)
@@ -93,11 +106,12 @@ def _carry_out(
             }
         )
         return
-    lead = "published" if done else "prepared" if prepare else "would publish"
+    does, did = ("publish", "published") if prepare is None else ("prepare", "prepared")
+    lead = f"would {does}" if dry_run else did
     print(f"{lead}: {', '.join(change.tarballs) or 'nothing'}")
     for each in waiting:
         print(f"to be signed by {each.level} {each.fingerprint}: {each.name}")
-    if prepare is not None:
+    if prepare is not None and not dry_run:
         print(f"run '{prepare}/sign.sh' where the keys are, then use --finish {prepare}")
 
 
@@ -160,9 +174,10 @@ def rotate(
       coreimage keyring rotate image-master --finish /media/usb/rotation
     """  # noqa: D301  \b keeps the lines of the examples apart
     from coreimage.systemimage.keys import rotation
+    from coreimage.systemimage.keys.asked import Asked, Verb
 
     kind = _level(level)
-    if dry_run:
+    if dry_run and finish is None:
         steps = rotation.outline(load_space(workspace), kind)
         if json:
             print_json({"change": f"keyring rotate {kind}", "published": False, "steps": steps})
@@ -170,12 +185,18 @@ def rotate(
             print("\n".join(steps))
         return
 
-    def make(at: At) -> "Change":
-        if key is not None:
-            rotation.adopt(at.workspace, kind, key)
-        return rotation.rotate(at.workspace, kind, now=at.now)
+    def want(at: At) -> _Wanted:
+        def make() -> "Change":
+            if key is not None:
+                rotation.adopt(at.workspace, kind, key)
+            return rotation.rotate(at.workspace, kind, now=at.now)
 
-    _carry_out(make, prepare=prepare, finish=finish, workspace=workspace, json=json)
+        following = rotation.fingerprint_in(key) if key and finish else ""
+        return _Wanted(asked=Asked(verb=Verb.ROTATE, levels=[kind], key=following), make=make)
+
+    _carry_out(
+        want, prepare=prepare, finish=finish, workspace=workspace, dry_run=dry_run, json=json
+    )
 
 
 @app.command()
@@ -187,14 +208,19 @@ def retire(
         str, typer.Argument(help="The key; by default the oldest.", show_default=False)
     ] = "",
     force: ForceOption = False,
-) -> "Change":
+) -> _Wanted:
     """Take an old key out of its keyring, when nothing published is signed by it any more.
 
     Example: coreimage keyring retire image-signing
     """
     from coreimage.systemimage.keys import rotation
+    from coreimage.systemimage.keys.asked import Asked, Verb
 
-    return rotation.retire(at.workspace, _level(level), key, force=force, now=at.now)
+    kind = _level(level)
+    return _Wanted(
+        asked=Asked(verb=Verb.RETIRE, levels=[kind], key=key, force=force),
+        make=lambda: rotation.retire(at.workspace, kind, key, force=force, now=at.now),
+    )
 
 
 @app.command()
@@ -203,7 +229,7 @@ def revoke(
     at: At,
     key: Annotated[str, typer.Argument(help="The key's fingerprint, or its last 16 digits.")],
     force: ForceOption = False,
-) -> "Change":
+) -> _Wanted:
     """Put a key on the blacklist, for good: clients refuse whatever it has signed.
 
     A key that signs now is rotated first, and everything signed again.
@@ -211,8 +237,12 @@ def revoke(
     Example: coreimage keyring revoke 0123456789ABCDEF
     """
     from coreimage.systemimage.keys import rotation
+    from coreimage.systemimage.keys.asked import Asked, Verb
 
-    return rotation.revoke(at.workspace, key, force=force, now=at.now)
+    return _Wanted(
+        asked=Asked(verb=Verb.REVOKE, key=key, force=force),
+        make=lambda: rotation.revoke(at.workspace, key, force=force, now=at.now),
+    )
 
 
 @app.command()
@@ -230,17 +260,23 @@ def publish(
             show_default=False,
         ),
     ] = None,
-) -> "Change":
+) -> _Wanted:
     """Publish keyrings again, with the keys there are and a new time of expiry.
 
     Example: coreimage keyring publish image-signing --days 365
     """
     from coreimage.model.keyring import KeyringType
     from coreimage.systemimage.keys import rotation
+    from coreimage.systemimage.keys.asked import Asked, Verb
 
-    kinds = [_level(each) for each in levels or []] or list(KeyringType)
+    named = [_level(each) for each in levels or []]
     lifetime = None if days is None else timedelta(days=days)
-    return rotation.renew(at.workspace, kinds, lifetime=lifetime, now=at.now)
+    return _Wanted(
+        asked=Asked(verb=Verb.PUBLISH, levels=named, days=days),
+        make=lambda: rotation.renew(
+            at.workspace, named or list(KeyringType), lifetime=lifetime, now=at.now
+        ),
+    )
 
 
 @app.command()

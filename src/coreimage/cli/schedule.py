@@ -18,9 +18,12 @@ from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 
 if TYPE_CHECKING:
-    from coreimage.config import ScheduleSettings
+    from collections.abc import Mapping
+
+    from coreimage.config import ScheduleSettings, Workspace
     from coreimage.errors import CoreImageError
-    from coreimage.farm.schedule import Memory
+    from coreimage.farm.schedule import Memory, Ran
+    from coreimage.schedule import Outlook
 
 app = typer.Typer(help="Image sets that are made by themselves.", no_args_is_help=True)
 
@@ -83,25 +86,27 @@ def show(
 def run(
     names: NamesArgument = None,
     dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Make the image sets that are due, publish them, and import them into their channels.
 
     Times that were missed, because the machine slept, count as one. Nothing is run twice: what
     another process runs is left to it. A run that was interrupted is taken up again. To be called
-    by a timer, as often as is convenient.
+    by a timer, as often as is convenient. With --dry-run it says what is due, and what the others
+    wait for.
 
     Example: coreimage schedule run --dry-run
     """
     from coreimage import schedule
+    from coreimage.farm.schedule import State
 
     space = load_space(workspace)
     wanted = schedule.entries(space, names or ())
     if dry_run:
-        for words in schedule.look(space, wanted, host=host_arch(), clock=_now):
-            print("\t".join(filter(None, words)))
+        _look(space, wanted, as_json=as_json)
         return
-    failures: list[CoreImageError] = []
+    ran: list[Ran] = []
     watch = Watch()
 
     def complain(arch: str, error: "CoreImageError") -> None:
@@ -119,14 +124,46 @@ def run(
         complain=complain,
     ):
         watch.clear()
+        ran.append(each)
         if each.error is not None:
             print(f"coreimage: schedule '{each.name}' failed", file=sys.stderr)
             report(each.error)
-            failures.append(each.error)
-        elif each.reason:
-            print(f"{each.name}\tdone\t{each.reason}")
-    if failures:
-        raise typer.Exit(failures[0].exit_code)
+        elif each.state is State.DONE and not as_json:
+            print(f"{each.name}\t{each.state}\t{each.reason}")
+    if as_json:
+        print_json([_outcome(each) for each in ran])
+    for each in ran:
+        if each.error is not None:
+            raise typer.Exit(each.error.exit_code)
+
+
+def _look(space: "Workspace", wanted: "Mapping[str, ScheduleSettings]", *, as_json: bool) -> None:
+    from coreimage import schedule
+
+    found = schedule.look(space, wanted, host=host_arch(), clock=_now)
+    if as_json:
+        print_json([_outlook(each) for each in found])
+        return
+    for each in found:
+        print("\t".join(filter(None, (each.name, each.state, each.reason))))
+
+
+def _outlook(each: "Outlook") -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "state": each.state,
+        "reason": each.reason,
+        "next": each.next.isoformat() if each.next else None,
+    }
+
+
+def _outcome(each: "Ran") -> dict[str, Any]:
+    return {
+        "name": each.name,
+        "state": each.state,
+        "reason": each.reason,
+        "error": each.error.message if each.error else None,
+    }
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cronsim import CronSim, CronSimError
 
-from coreimage.config import CONFIG_NAME, ScheduleSettings
+from coreimage.config import ScheduleSettings, Workspace
 from coreimage.errors import BusyError, ConfigError, CoreImageError, DataError, TerminatedError
 from coreimage.lib import files
 
@@ -34,6 +34,16 @@ _PATIENCE = 10.0
 
 Changed = Callable[[str, ScheduleSettings], Mapping[str, str]]
 """Returns the arches with changed inputs, and the fingerprint that the inputs have now."""
+
+
+class State(StrEnum):
+    """How things stand with an entry: before a run DUE, NOT_DUE or RUNNING, after it the rest."""
+
+    DUE = "due"
+    NOT_DUE = "not due"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
 
 
 class Result(StrEnum):
@@ -77,28 +87,40 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotDue:
+    """Why an entry is not to be run now: what it waits for."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What became of an entry that was looked at: not due without a reason, an error if any."""
+    """What became of an entry that was looked at: DONE, FAILED with its error, or NOT_DUE.
+
+    The reason says why it was run, or why not; it is empty when that was not found out.
+    """
 
     name: str
+    state: State
     reason: str = ""
     error: CoreImageError | None = None
 
 
-def check_entries(entries: Mapping[str, ScheduleSettings]) -> None:
-    """Raise ConfigError for a name or a calendar that cannot be used."""
-    for name, entry in entries.items():
+def check_entries(workspace: Workspace) -> None:
+    """Raise ConfigError, with file and line, for a name or a calendar that cannot be used."""
+    for name, entry in workspace.settings.schedules.items():
         if _NAME.match(name) is None:
             raise ConfigError(
-                f"{CONFIG_NAME}: 'schedules.{name}': not a name",
+                f"{workspace.place('schedules', name)}: 'schedules.{name}': not a name",
                 hint="use small letters, digits and '-'",
             )
         if entry.cron is not None:
             try:
                 _require_calendar(entry.cron)
             except CronSimError as error:
+                place = workspace.place("schedules", name, "cron")
                 raise ConfigError(
-                    f"{CONFIG_NAME}: 'schedules.{name}.cron': '{entry.cron}': {str(error).lower()}",
+                    f"{place}: 'schedules.{name}.cron': '{entry.cron}': {str(error).lower()}",
                     hint="write minute, hour, day, month and weekday, as in '25 3 * * *'",
                 ) from error
 
@@ -148,20 +170,20 @@ def decide(
     *,
     now: datetime,
     changed: Callable[[], Mapping[str, str]],
-) -> Due | None:
-    """Return why an entry is due, None when it is not. Nobody else may be running it.
+) -> Due | NotDue:
+    """Return why an entry is due, or why it is not. Nobody else may be running it.
 
     However many times of the calendar were missed, they are one reason to run. Inputs that were
-    built once and failed are no reason until they change again. `changed` is asked last: it takes
-    a look at the archive.
+    built once and failed are no reason until they change again. `changed` is asked last, and at
+    most once: it takes a look at the archive.
     """
-    again = memory.result in (Result.RUNNING, Result.ERROR) and memory.attempt < _MAX_ATTEMPTS
+    unfinished = memory.result in (Result.RUNNING, Result.ERROR)
     at = None if entry.cron is None else last_time(entry.cron, now)
     if at is not None and entry.cron is not None and at > memory.seen:
         count = count_times(entry.cron, after=memory.seen, until=now)
         missed = f", missed {count - 1} times before" if count > 1 else ""
         return Due(reason=f"due at {at:%Y-%m-%d %H:%M} UTC{missed}", seen=at, tried=memory.tried)
-    if again and memory.started_at is not None:
+    if unfinished and memory.attempt < _MAX_ATTEMPTS and memory.started_at is not None:
         how = "was interrupted" if memory.result is Result.RUNNING else "failed for the moment"
         return Due(
             reason=f"the run of {memory.started_at:%Y-%m-%d %H:%M} UTC {how}",
@@ -169,12 +191,31 @@ def decide(
             tried=memory.tried,
             attempt=memory.attempt + 1,
         )
+    waits = [f"given up after {memory.attempt} attempts"] if unfinished else []
+    following = upcoming(entry, memory, now=now)
+    if following is not None:
+        waits.append(f"next at {following:%Y-%m-%d %H:%M} UTC")
     if entry.when_changed:
         found = dict(changed())
-        if found and found != memory.tried:
+        # Of a set that failed in part, those that were built are no longer among them.
+        if not found.items() <= memory.tried.items():
             reason = f"inputs changed for {', '.join(sorted(found))}"
             return Due(reason=reason, seen=memory.seen, tried=found, changed=True)
-    return None
+        waits.append(_unchanged(found, memory))
+    return NotDue(reason="; ".join(waits))
+
+
+def upcoming(entry: ScheduleSettings, memory: Memory, *, now: datetime) -> datetime | None:
+    """Return the next time of an entry's calendar that is not dealt with; None without one."""
+    return None if entry.cron is None else next_time(entry.cron, max(now, memory.seen))
+
+
+def _unchanged(found: Mapping[str, str], memory: Memory) -> str:
+    if not found:
+        return "no input changed"
+    failed = "" if memory.result is Result.SUCCESS else " and failed"
+    arches = ", ".join(sorted(found))
+    return f"the inputs as they are were built already{failed} ({arches}): waits for another change"
 
 
 class Memories:
@@ -248,7 +289,7 @@ def run_due(
         except TerminatedError:
             raise
         except CoreImageError as error:
-            ran = Ran(name=name, error=error)
+            ran = Ran(name=name, state=State.FAILED, error=error)
         yield ran
 
 
@@ -266,8 +307,8 @@ def _run(
     if memory != known:
         memories.save(name, memory)
     due = decide(entry, memory, now=now, changed=lambda: changed(name, entry))
-    if due is None:
-        return Ran(name=name)
+    if isinstance(due, NotDue):
+        return Ran(name=name, state=State.NOT_DUE, reason=due.reason)
     begun = replace(
         memory,
         seen=due.seen,
@@ -281,7 +322,9 @@ def _run(
     memories.save(name, begun)
     with _result(memories, name, begun, before=memory, clock=clock) as failed:
         work(name, entry, due)
-    return Ran(name=name, reason=due.reason, error=failed[0] if failed else None)
+    if failed:
+        return Ran(name=name, state=State.FAILED, reason=due.reason, error=failed[0])
+    return Ran(name=name, state=State.DONE, reason=due.reason)
 
 
 @contextmanager

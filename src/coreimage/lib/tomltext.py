@@ -3,12 +3,17 @@
 import re
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+SYNTAX_HINT = "write TOML: KEY = VALUE, text in quotes, lists in brackets"
+"""What to do about a text that is not TOML."""
 
 
 def syntax_complaint(text: str, error: tomllib.TOMLDecodeError) -> tuple[int, str]:
     """Return the line, counted from 1, where a text stops to be TOML, and why, with the column."""
     message = str(error)
+    message = message[:1].lower() + message[1:]
     found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
     if found is None:
         return max(len(text.splitlines()), 1), message
@@ -26,16 +31,26 @@ def line_of(text: str, where: Sequence[str | int]) -> int | None:
     for number in range(1, len(lines) + 1):
         beginning = "\n".join(lines[:number])
         document = _parse(beginning)
-        if document is not None:
-            if _has(document, where):
-                return number if isinstance(where[-1], int) else complete + 1
-            complete = number
-        elif isinstance(where[-1], int):
+        if document is None:
             # Within an array of several lines: closed here, it parses.
             document = _parse(beginning + "\n]")
-            if document is not None and _has(document, where):
-                return number
+        if document is not None:
+            if _has(document, where):
+                return complete + 1
+            complete = number
     return None
+
+
+def place_of(path: Path, text: str, where: Sequence[str | int]) -> str:
+    """Return file and line of the value at `where`, or of the nearest table around it.
+
+    `text` is what the file holds, valid TOML; without a line in it, only the file is named.
+    """
+    for end in range(len(where), 0, -1):
+        line = line_of(text, where[:end])
+        if line is not None:
+            return f"{path}:{line}"
+    return str(path)
 
 
 def _parse(text: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -231,6 +232,24 @@ def test_a_failed_build_is_tried_again_by_hand(root: Path) -> None:
     assert said.endswith("Unpacking dash\n")
     _, err = shell.run("build", "retry", "1", status=1)
     assert "build '1' cannot be tried again: it has succeeded\nhint: ask for a new one" in err
+
+
+def test_what_changes_a_build_prints_it_as_json(root: Path) -> None:
+    shell = Shell(root)
+    shell.request("--queue")
+
+    def changed(*words: str) -> Any:
+        said = shell.run("build", *words, "--json")[0]
+        assert json.loads(said) == json.loads(shell.run("build", "show", "1", "--json")[0])
+        return json.loads(said)
+
+    assert changed("prioritise", "1", "8")["priority"] == 8
+    aborted = changed("abort", "1")
+    assert (aborted["state"], aborted["status"]) == ("Cancelled", "aborted")
+    assert changed("retry", "1")["state"] == "Needs building"
+    out, err = shell.run("build", "retry", "1", "--json", status=1)
+    assert out == ""
+    assert "build '1' cannot be tried again" in err
 
 
 def test_unknown_build_and_unstarted_follow(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.config import ScheduleSettings
+from coreimage.config import ScheduleSettings, Settings, Workspace, load_workspace
 from coreimage.errors import (
     BusyError,
     ConfigError,
@@ -21,8 +21,10 @@ from coreimage.farm.schedule import (
     Due,
     Memories,
     Memory,
+    NotDue,
     Ran,
     Result,
+    State,
     check_entries,
     count_times,
     decide,
@@ -49,6 +51,35 @@ def nothing() -> Mapping[str, str]:
 
 def never() -> Mapping[str, str]:
     raise AssertionError("nobody was to ask for the inputs")
+
+
+def due_of(
+    entry: ScheduleSettings,
+    memory: Memory,
+    *,
+    now: datetime,
+    changed: Callable[[], Mapping[str, str]] = never,
+) -> Due:
+    due = decide(entry, memory, now=now, changed=changed)
+    assert isinstance(due, Due)
+    return due
+
+
+def waits_for(
+    entry: ScheduleSettings,
+    memory: Memory,
+    *,
+    now: datetime,
+    changed: Callable[[], Mapping[str, str]] = never,
+) -> str:
+    found = decide(entry, memory, now=now, changed=changed)
+    assert isinstance(found, NotDue)
+    return found.reason
+
+
+def idle(following: str) -> list[Ran]:
+    """Return what becomes of the one nightly entry when it waits for its next time."""
+    return [Ran(name="nightly", state=State.NOT_DUE, reason=f"next at {following} 03:25 UTC")]
 
 
 def dealt_with(text: str) -> Memory:
@@ -87,15 +118,14 @@ def test_a_time_of_the_calendar_is_due_once() -> None:
 
     assert due == Due(reason="due at 2026-11-23 03:25 UTC", seen=at("2026-11-23 03:25"), tried={})
     done = dealt_with("2026-11-23 03:25")
-    assert decide(NIGHTLY, done, now=at("2026-11-23 03:25"), changed=never) is None
-    assert decide(NIGHTLY, done, now=at("2026-11-24 03:24:59"), changed=never) is None
+    for now in ("2026-11-23 03:25", "2026-11-24 03:24:59"):
+        assert waits_for(NIGHTLY, done, now=at(now)) == "next at 2026-11-24 03:25 UTC"
 
 
 def test_missed_times_are_one_run() -> None:
     memory = dealt_with("2026-11-18 03:25")
-    due = decide(NIGHTLY, memory, now=at("2026-11-23 09:00"), changed=never)
+    due = due_of(NIGHTLY, memory, now=at("2026-11-23 09:00"))
 
-    assert due is not None
     assert due.reason == "due at 2026-11-23 03:25 UTC, missed 4 times before"
     assert due.seen == at("2026-11-23 03:25")
 
@@ -104,8 +134,8 @@ def test_a_new_entry_begins_with_its_next_time() -> None:
     now = at("2026-11-23 09:00")
     memory = recall(NIGHTLY, None, now=now)
 
-    assert decide(NIGHTLY, memory, now=now, changed=never) is None
-    assert decide(NIGHTLY, memory, now=now + DAY, changed=never) is not None
+    assert waits_for(NIGHTLY, memory, now=now) == "next at 2026-11-24 03:25 UTC"
+    assert due_of(NIGHTLY, memory, now=now + DAY).seen == at("2026-11-24 03:25")
 
 
 def test_a_new_calendar_begins_with_its_next_time() -> None:
@@ -113,8 +143,8 @@ def test_a_new_calendar_begins_with_its_next_time() -> None:
     later = ScheduleSettings(project="core", cron="0 8 * * *")
     memory = recall(later, dealt_with("2026-11-23 03:25"), now=now)
 
-    assert decide(later, memory, now=now, changed=never) is None
-    assert decide(later, memory, now=now + DAY, changed=never) is not None
+    assert waits_for(later, memory, now=now) == "next at 2026-11-24 08:00 UTC"
+    assert due_of(later, memory, now=now + DAY).seen == at("2026-11-24 08:00")
 
 
 @pytest.mark.parametrize("back", [timedelta(seconds=2), timedelta(hours=2), timedelta(hours=23)])
@@ -123,31 +153,60 @@ def test_a_clock_that_goes_back_a_little_repeats_nothing(back: timedelta) -> Non
     memory = dealt_with("2026-11-23 03:25")
     for now in (ran - back, ran, ran + timedelta(minutes=1)):
         assert recall(NIGHTLY, memory, now=now) == memory
-        assert decide(NIGHTLY, memory, now=now, changed=never) is None
-    assert decide(NIGHTLY, memory, now=ran + DAY, changed=never) is not None
+        # Also when the clock says that this time of the calendar is still to come.
+        assert waits_for(NIGHTLY, memory, now=now) == "next at 2026-11-24 03:25 UTC"
+    assert due_of(NIGHTLY, memory, now=ran + DAY).seen == ran + DAY
 
 
 def test_a_clock_that_was_years_ahead_does_not_stop_the_schedule() -> None:
     now = at("2026-11-23 09:00")
     memory = recall(NIGHTLY, dealt_with("2036-01-01 03:25"), now=now)
 
-    assert decide(NIGHTLY, memory, now=now, changed=never) is None
-    assert decide(NIGHTLY, memory, now=now + DAY, changed=never) is not None
+    assert waits_for(NIGHTLY, memory, now=now) == "next at 2026-11-24 03:25 UTC"
+    assert due_of(NIGHTLY, memory, now=now + DAY).seen == at("2026-11-24 03:25")
 
 
 def test_changed_inputs_are_due_until_they_were_tried() -> None:
     now = at("2026-11-23 09:00")
     memory = recall(WATCHFUL, None, now=now)
-    assert decide(WATCHFUL, memory, now=now, changed=nothing) is None
+    assert waits_for(WATCHFUL, memory, now=now, changed=nothing) == "no input changed"
 
-    due = decide(WATCHFUL, memory, now=now, changed=lambda: {"arm64": "b", "amd64": "a"})
-    assert due is not None
+    due = due_of(WATCHFUL, memory, now=now, changed=lambda: {"arm64": "b", "amd64": "a"})
     assert due.reason == "inputs changed for amd64, arm64"
     assert due.changed
     tried = Memory(seen=now, tried=due.tried, result=Result.FAILURE, attempt=1)
     same = {"amd64": "a", "arm64": "b"}
-    assert decide(WATCHFUL, tried, now=now, changed=lambda: same) is None
-    assert decide(WATCHFUL, tried, now=now, changed=lambda: {**same, "arm64": "c"}) is not None
+    assert waits_for(WATCHFUL, tried, now=now, changed=lambda: same) == (
+        "the inputs as they are were built already and failed (amd64, arm64): "
+        "waits for another change"
+    )
+    assert due_of(WATCHFUL, tried, now=now, changed=lambda: {**same, "arm64": "c"}).changed
+    # One of them was built: what is left is not what has changed.
+    assert "failed (arm64)" in waits_for(WATCHFUL, tried, now=now, changed=lambda: {"arm64": "b"})
+    assert due_of(WATCHFUL, tried, now=now, changed=lambda: {"arm64": "c"}).tried == {"arm64": "c"}
+
+
+def test_what_was_built_and_is_gone_is_not_called_a_failure() -> None:
+    now = at("2026-11-23 09:00")
+    memory = Memory(seen=now, tried={"amd64": "a"}, result=Result.SUCCESS, attempt=1)
+    assert waits_for(WATCHFUL, memory, now=now, changed=lambda: {"amd64": "a"}) == (
+        "the inputs as they are were built already (amd64): waits for another change"
+    )
+
+
+def test_an_entry_waits_for_its_calendar_and_for_a_change() -> None:
+    both = ScheduleSettings(project="core", cron="25 3 * * *", when_changed=True)
+    asked: list[str] = []
+
+    def changed() -> Mapping[str, str]:
+        asked.append("archive")
+        return {}
+
+    memory = dealt_with("2026-11-23 03:25")
+    assert waits_for(both, memory, now=at("2026-11-23 09:00"), changed=changed) == (
+        "next at 2026-11-24 03:25 UTC; no input changed"
+    )
+    assert asked == ["archive"]
 
 
 @pytest.mark.parametrize(
@@ -160,15 +219,19 @@ def test_what_was_not_its_own_fault_is_tried_again_a_few_times(result: Result, w
         seen=begun, cron=NIGHTLY.cron, result=result, attempt=1, started_at=begun, tried={"a": "b"}
     )
     for attempt in range(2, 6):
-        due = decide(NIGHTLY, memory, now=begun + timedelta(minutes=5), changed=never)
-        assert due is not None
+        due = due_of(NIGHTLY, memory, now=begun + timedelta(minutes=5))
         assert due.reason == f"the run of 2026-11-23 03:25 UTC {words}"
         assert (due.attempt, due.seen, due.tried) == (attempt, begun, {"a": "b"})
         memory = replace(memory, attempt=attempt)
-    assert decide(NIGHTLY, memory, now=begun + timedelta(minutes=30), changed=never) is None
-    due = decide(NIGHTLY, memory, now=begun + DAY, changed=never)
-    assert due is not None
-    assert due.attempt == 1
+    assert waits_for(NIGHTLY, memory, now=begun + timedelta(minutes=30)) == (
+        "given up after 5 attempts; next at 2026-11-24 03:25 UTC"
+    )
+    assert due_of(NIGHTLY, memory, now=begun + DAY).attempt == 1
+
+
+def written(root: Path, text: str) -> Workspace:
+    (root / "coreimage.toml").write_text(text)
+    return load_workspace(root)
 
 
 @pytest.mark.parametrize(
@@ -181,16 +244,27 @@ def test_what_was_not_its_own_fault_is_tried_again_a_few_times(result: Result, w
         ("0 0 31 2 *", "bad day-of-month"),
     ],
 )
-def test_a_calendar_that_cannot_be_is_refused(cron: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'schedules.nightly.cron': .*{said}") as raised:
-        check_entries({"nightly": ScheduleSettings(project="core", cron=cron)})
+def test_a_calendar_that_cannot_be_is_refused(tmp_path: Path, cron: str, said: str) -> None:
+    space = written(tmp_path, f'[schedules.nightly]\nproject = "core"\ncron = "{cron}"\n')
+    with pytest.raises(ConfigError, match=rf":3: 'schedules.nightly.cron': .*{said}") as raised:
+        check_entries(space)
+    assert raised.value.message.startswith(f"{tmp_path}/coreimage.toml:3: ")
     assert "25 3 * * *" in raised.value.hint
 
 
 @pytest.mark.parametrize("name", ["", "../x", "Nightly", ".hidden", "a b"])
-def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="not a name"):
-        check_entries({name: NIGHTLY})
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    space = written(
+        tmp_path, f'# by night\n[schedules."{name}"]\nproject = "core"\nwhen_changed = true\n'
+    )
+    with pytest.raises(ConfigError, match=rf"coreimage.toml:2: 'schedules.{name}': not a name"):
+        check_entries(space)
+
+
+def test_a_mistake_is_named_also_when_the_file_is_gone(tmp_path: Path) -> None:
+    space = Workspace(root=tmp_path, settings=Settings(schedules={"a b": NIGHTLY}))
+    with pytest.raises(ConfigError, match=r"coreimage.toml: 'schedules.a b': not a name"):
+        check_entries(space)
 
 
 class Runner:
@@ -231,7 +305,7 @@ class Runner:
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
     runner = Runner(tmp_path, nightly=NIGHTLY)
-    assert runner.tick() == [Ran(name="nightly")]
+    assert runner.tick() == idle("2026-11-23")
     return runner
 
 
@@ -245,12 +319,13 @@ def raising(error: BaseException) -> Callable[[str], None]:
 def test_a_run_is_remembered(runner: Runner) -> None:
     (ran,) = runner.tick("2026-11-23 03:26")
 
-    assert ran == Ran(name="nightly", reason="due at 2026-11-23 03:25 UTC")
+    reason = "due at 2026-11-23 03:25 UTC"
+    assert ran == Ran(name="nightly", state=State.DONE, reason=reason)
     memory = runner.memory()
     assert memory.seen == at("2026-11-23 03:25")
     assert memory.started_at == memory.finished_at == at("2026-11-23 03:26")
     assert memory.result is Result.SUCCESS
-    assert runner.tick("2026-11-23 03:31") == [Ran(name="nightly")]
+    assert runner.tick("2026-11-23 03:31") == idle("2026-11-24")
     assert len(runner.worked) == 1
 
 
@@ -259,8 +334,9 @@ def test_a_failure_waits_for_the_next_time(runner: Runner) -> None:
     (ran,) = runner.tick("2026-11-23 03:25")
 
     assert isinstance(ran.error, DataError)
+    assert (ran.state, ran.reason) == (State.FAILED, "due at 2026-11-23 03:25 UTC")
     assert (runner.memory().result, runner.memory().message) == (Result.FAILURE, "no hook")
-    assert runner.tick("2026-11-23 03:30") == [Ran(name="nightly")]
+    assert runner.tick("2026-11-23 03:30") == idle("2026-11-24")
     assert runner.tick("2026-11-24 03:25")[0].error is not None
 
 
@@ -272,10 +348,12 @@ def test_what_may_pass_is_tried_at_the_next_tick(runner: Runner) -> None:
     (ran,) = runner.tick("2026-11-23 03:30")
 
     assert ran == Ran(
-        name="nightly", reason="the run of 2026-11-23 03:25 UTC failed for the moment"
+        name="nightly",
+        state=State.DONE,
+        reason="the run of 2026-11-23 03:25 UTC failed for the moment",
     )
     assert runner.memory().result is Result.SUCCESS
-    assert runner.tick("2026-11-23 03:35") == [Ran(name="nightly")]
+    assert runner.tick("2026-11-23 03:35") == idle("2026-11-24")
 
 
 def test_what_was_busy_has_not_begun(runner: Runner) -> None:
@@ -297,7 +375,7 @@ def test_what_was_interrupted_is_taken_up_again(runner: Runner, error: BaseExcep
     (ran,) = runner.tick("2026-11-23 03:30")
 
     assert ran.reason == "the run of 2026-11-23 03:25 UTC was interrupted"
-    assert runner.tick("2026-11-23 03:35") == [Ran(name="nightly")]
+    assert runner.tick("2026-11-23 03:35") == idle("2026-11-24")
 
 
 def test_an_archive_that_cannot_be_asked_fails_one_entry_only(tmp_path: Path) -> None:
@@ -338,6 +416,7 @@ def test_what_another_process_runs_is_left_to_it(runner: Runner) -> None:
     with lock(runner.memories.entry_lock("nightly"), purpose="schedule run nightly"):
         (ran,) = runner.tick("2026-11-23 03:25")
     assert isinstance(ran.error, BusyError)
+    assert (ran.state, ran.reason) == (State.FAILED, "")
     assert runner.worked == []
     runner.tick()
     assert len(runner.worked) == 1

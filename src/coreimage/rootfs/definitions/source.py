@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from coreimage.config import complaint, nearest
 from coreimage.errors import DataError
-from coreimage.lib.tomltext import line_of, syntax_complaint
+from coreimage.lib.tomltext import SYNTAX_HINT, place_of, syntax_complaint
 from coreimage.rootfs.definitions.packagelists import PACKAGE
 
 # What adds up along `extends`; any other key replaces the one of the extended definition.
@@ -29,12 +29,7 @@ class Source:
 
     def place(self, where: _Where) -> str:
         """Return file and line of the value at `where`, or of the nearest table around it."""
-        while where:
-            line = line_of(self.text, where)
-            if line is not None:
-                return f"{self.path}:{line}"
-            where = where[:-1]
-        return str(self.path)
+        return place_of(self.path, self.text, where)
 
 
 def read_source(path: Path) -> Source:
@@ -47,10 +42,7 @@ def read_source(path: Path) -> Source:
         return Source(path=path, text=text, document=tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         line, message = syntax_complaint(text, error)
-        raise DataError(
-            f"{path}:{line}: {message[0].lower()}{message[1:]}",
-            hint="write TOML: KEY = VALUE, text in quotes, lists in brackets",
-        ) from error
+        raise DataError(f"{path}:{line}: {message}", hint=SYNTAX_HINT) from error
 
 
 def merge(sources: Sequence[Source]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from coreimage.config import Workspace
 from coreimage.errors import CoreImageError, DataError, NotFoundError, UsageError
@@ -19,6 +20,7 @@ from coreimage.lib.gpg import Signer
 from coreimage.model.document import parse_object
 from coreimage.model.keyring import SIGNED_BY, KeyringType
 from coreimage.systemimage.keys import keyrings, usage
+from coreimage.systemimage.keys.asked import Asked, Verb, require_prepared
 from coreimage.systemimage.signing.service import SigningService
 
 _RECORD = "change.json"
@@ -36,13 +38,18 @@ class Change:
     that is revoked.
     """
 
-    purpose: str
+    asked: Asked
     tarballs: Mapping[KeyringType, bytes]
     signers: Mapping[KeyringType, str] = field(default_factory=dict)
     promote: Sequence[KeyringType] = ()
     retire: Mapping[KeyringType, str] = field(default_factory=dict)
     unused: Mapping[KeyringType, str] = field(default_factory=dict)
     ban: bytes = b""
+
+    @property
+    def purpose(self) -> str:
+        """The command in one line."""
+        return self.asked.purpose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,19 +168,24 @@ def script(purpose: str, waiting: Sequence[ToSign]) -> str:
     return "\n".join([*lines, ""])
 
 
-def finish(workspace: Workspace, directory: Path, *, now: datetime) -> Change:
+def finish(
+    workspace: Workspace, directory: Path, *, asked: Asked, now: datetime, dry_run: bool = False
+) -> Change:
     """Publish the prepared change with the signatures of a folder, and return it.
 
-    Raises NotFoundError when nothing is prepared or a signature is missing, TrustError when one is
-    not by the right key over the right bytes, CoreImageError when the keyrings have changed since.
+    A dry run verifies the signatures and publishes nothing. Raises UsageError when something else
+    was prepared than is asked for, NotFoundError when nothing is, or a signature is missing,
+    TrustError when one is not by the right key over the right bytes, CoreImageError when the
+    keyrings have changed since.
     """
     change, base = _kept(workspace)
+    require_prepared(asked, change.asked)
     if base != _published(workspace):
         raise CoreImageError(
             f"the published keyrings have changed since '{change.purpose}' was prepared",
             hint="prepare it again, so that nothing is lost",
         )
-    prepared = {}
+    prepared, signer = {}, SigningService(workspace, keys=change.signers)
     for each in needed(workspace, change):
         signature = directory / f"{each.name}.asc"
         if not signature.is_file() or signature.stat().st_size > _MAX_SIGNATURE:
@@ -182,7 +194,12 @@ def finish(workspace: Workspace, directory: Path, *, now: datetime) -> Change:
                 f"{openpgp.key_id(each.fingerprint)}",
                 hint=f"run '{_SCRIPT}' of that folder where the key is",
             )
-        prepared[files.sha256_of(_place(workspace) / each.name)] = signature.read_bytes()
+        made, data = signature.read_bytes(), _place(workspace) / each.name
+        if dry_run:
+            signer.require_good(data, made, level=each.level)
+        prepared[files.sha256_of(data)] = made
+    if dry_run:
+        return change
     apply(workspace, change, now=now, prepared=prepared)
     shutil.rmtree(_place(workspace))
     return change
@@ -200,7 +217,7 @@ def _published(workspace: Workspace) -> dict[str, str]:
 
 def _keep(workspace: Workspace, change: Change) -> None:
     record = {
-        "purpose": change.purpose,
+        "asked": asdict(change.asked),
         "levels": list(change.tarballs),
         "signers": dict(change.signers),
         "promote": list(change.promote),
@@ -229,7 +246,7 @@ def _kept(workspace: Workspace) -> tuple[Change, dict[str, str]]:
         record = parse_object((place / _RECORD).read_bytes(), name=str(place / _RECORD))
         levels = [KeyringType(each) for each in record["levels"]]
         change = Change(
-            purpose=record["purpose"],
+            asked=_asked(record["asked"]),
             tarballs={level: (place / f"{level}.tar.xz").read_bytes() for level in levels},
             signers=_by_level(record["signers"]),
             promote=[KeyringType(each) for each in record["promote"]],
@@ -237,10 +254,15 @@ def _kept(workspace: Workspace) -> tuple[Change, dict[str, str]]:
             unused=_by_level(record.get("unused", {})),
         )
         return change, record["base"]
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
             f"'{place}' is damaged: {error}", hint="prepare the change again"
         ) from error
+
+
+def _asked(record: Mapping[str, Any]) -> Asked:
+    levels = [KeyringType(each) for each in record["levels"]]
+    return Asked(**{**record, "verb": Verb(record["verb"]), "levels": levels})
 
 
 def _by_level(record: Mapping[str, str]) -> dict[KeyringType, str]:

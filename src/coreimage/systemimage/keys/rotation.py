@@ -8,15 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from coreimage.config import Workspace
-from coreimage.errors import CoreImageError, NotFoundError, UsageError
+from coreimage.errors import CoreImageError, DataError, NotFoundError, UsageError
 from coreimage.lib import openpgp
 from coreimage.lib.gpg import KEY_BITS, Signer
 from coreimage.model.keyring import SIGNED_BY, KeyringType
 from coreimage.systemimage.keys import keyrings, usage
+from coreimage.systemimage.keys.asked import Asked, Verb, names_key
 from coreimage.systemimage.keys.keychange import Change
 from coreimage.systemimage.signing.service import SigningService
-
-_LONGEST_SHORT = 16
 
 
 def rotate(workspace: Workspace, level: KeyringType, *, now: datetime) -> Change:
@@ -28,15 +27,15 @@ def rotate(workspace: Workspace, level: KeyringType, *, now: datetime) -> Change
     devices fetch the new one.
     """
     store = Signer(workspace.gpg_home)
-    purpose = f"keyring rotate {level}"
     if level in keyrings.settle(workspace):
-        return Change(purpose=purpose, tarballs={})
+        return Change(asked=Asked(verb=Verb.ROTATE, levels=[level]), tarballs={})
     _require_rotatable(workspace, store, level)
     if store.next_key(level) is None:
         _require_made_here(workspace, level)
         store.introduce(level)
     key = store.next_key(level)
     assert key is not None  # noqa: S101  introduced above
+    asked = Asked(verb=Verb.ROTATE, levels=[level], key=key.fingerprint)
     tarballs = {
         level: keyrings.keyring_tarball(
             level, keyrings.public_keys(store, level) + key.data, now=now
@@ -44,11 +43,9 @@ def rotate(workspace: Workspace, level: KeyringType, *, now: datetime) -> Change
     }
     if level is KeyringType.ARCHIVE_MASTER:
         # The old one signs until it is retired: devices must have got the new one by then.
-        return Change(purpose=purpose, tarballs=tarballs)
+        return Change(asked=asked, tarballs=tarballs)
     tarballs |= _below(workspace, level)
-    return Change(
-        purpose=purpose, tarballs=tarballs, signers={level: key.fingerprint}, promote=[level]
-    )
+    return Change(asked=asked, tarballs=tarballs, signers={level: key.fingerprint}, promote=[level])
 
 
 def outline(workspace: Workspace, level: KeyringType) -> list[str]:
@@ -103,7 +100,7 @@ def retire(
     if following is not None:
         tarballs |= _below(workspace, level)
     return Change(
-        purpose=f"keyring retire {level} {openpgp.key_id(old.fingerprint)}",
+        asked=Asked(verb=Verb.RETIRE, levels=[level], key=old.fingerprint, force=force),
         tarballs=tarballs,
         signers={level: following.fingerprint} if following else {},
         promote=[level] if following else [],
@@ -141,7 +138,7 @@ def revoke(workspace: Workspace, key: str, *, force: bool, now: datetime) -> Cha
         kept = keyrings.public_keys(store, level, without=found.fingerprint)
         tarballs[level] = keyrings.keyring_tarball(level, kept, now=now)
     return Change(
-        purpose=f"keyring revoke {openpgp.key_id(found.fingerprint)}",
+        asked=Asked(verb=Verb.REVOKE, key=found.fingerprint, force=force),
         tarballs=tarballs,
         retire={level: found.fingerprint},
         unused=unused,
@@ -160,7 +157,8 @@ def renew(
         )
         for level in levels
     }
-    return Change(purpose=f"keyring publish {' '.join(levels)}", tarballs=tarballs)
+    days = None if lifetime is None else lifetime.days
+    return Change(asked=Asked(verb=Verb.PUBLISH, levels=levels, days=days), tarballs=tarballs)
 
 
 def adopt(workspace: Workspace, level: KeyringType, file: Path) -> str:
@@ -168,6 +166,14 @@ def adopt(workspace: Workspace, level: KeyringType, file: Path) -> str:
     if level not in KEY_BITS:
         raise UsageError(f"'{level}' has no key of its own")
     return Signer(workspace.gpg_home).adopt(level, file.read_bytes(), name=str(file))
+
+
+def fingerprint_in(file: Path) -> str:
+    """Return the fingerprint of the one public key in a file; DataError when it is not one."""
+    keys = openpgp.keys_of(openpgp.dearmor(file.read_bytes(), name=str(file)), name=str(file))
+    if len(keys.primary) != 1:
+        raise DataError(f"'{file}' is not one public key", hint="export it with 'gpg --export'")
+    return keys.primary[0]
 
 
 def _below(workspace: Workspace, level: KeyringType) -> dict[KeyringType, bytes]:
@@ -202,7 +208,7 @@ def _require_made_here(workspace: Workspace, level: KeyringType) -> None:
 def _find(store: Signer, key: str) -> tuple[KeyringType, openpgp.PublicKey]:
     for level in KEY_BITS:
         for found in [*store.keys(level), *store.retired(level)]:
-            if _matches(found, key):
+            if names_key(key, found.fingerprint):
                 return level, found
     raise NotFoundError(
         f"there is no key '{key}'", hint="'coreimage keyring list' shows the keys there are"
@@ -211,14 +217,9 @@ def _find(store: Signer, key: str) -> tuple[KeyringType, openpgp.PublicKey]:
 
 def _among(known: list[openpgp.PublicKey], key: str, level: KeyringType) -> openpgp.PublicKey:
     for found in known:
-        if _matches(found, key):
+        if names_key(key, found.fingerprint):
             return found
     raise NotFoundError(
         f"'{level}' has no key '{key}'",
         hint="its keys are " + ", ".join(openpgp.key_id(each.fingerprint) for each in known),
     )
-
-
-def _matches(found: openpgp.PublicKey, key: str) -> bool:
-    wanted = key.upper().removeprefix("0X").replace(" ", "")
-    return len(wanted) >= _LONGEST_SHORT and found.fingerprint.endswith(wanted)

@@ -138,7 +138,7 @@ class SigningService:
         prepared = self._prepared.get(request.sha256)
         made = prepared or self._make(request)
         try:
-            self._verify(request, made)
+            self.require_good(data, made, level=level)
         except TrustError as error:
             self._note(request, refused=error.message)
             if self._where(level).command and not prepared:
@@ -204,23 +204,19 @@ class SigningService:
             return gpghome.sign_in_home(home, request.data, request.fingerprint)
         return self.store.signature(request.data, key=level, fingerprint=request.fingerprint)
 
-    def _verify(self, request: _Request, made: bytes) -> None:
-        """Raise TrustError unless it is one good signature by the very key that was asked for."""
-        keys = [*self.store.keys(request.level), self.store.next_key(request.level)]
-        ring = b"".join(
-            key.data for key in keys if key is not None and key.fingerprint == request.fingerprint
+    def require_good(self, data: Path, made: bytes, *, level: KeyringType) -> None:
+        """Raise TrustError unless it is one good signature by the very key that is to sign."""
+        keys, wanted = (
+            [*self.store.keys(level), self.store.next_key(level)],
+            self.fingerprint(level),
         )
+        ring = b"".join(key.data for key in keys if key is not None and key.fingerprint == wanted)
         with tempfile.TemporaryDirectory() as scratch:
             keyring, signature = Path(scratch, "ring.gpg"), Path(scratch, "made.asc")
             keyring.write_bytes(ring)
             signature.write_bytes(made)
             trust.verify(
-                request.data,
-                signature,
-                keyring=keyring,
-                blacklist=None,
-                what=request.data.name,
-                level=request.level,
+                data, signature, keyring=keyring, blacklist=None, what=data.name, level=level
             )
 
     def _note(self, request: _Request, **more: Any) -> None:
