@@ -1,5 +1,6 @@
 """The accounts of a built tree, as it lies in a folder or in a tarball."""
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ def _of_folder(tree: Path) -> Iterator[tuple[str, bytes]]:
 
 def _of_tarball(path: Path) -> Iterator[tuple[str, bytes]]:
     missing = set(_FILES)
-    with tarfile.open(path, "r|*") as tar:
+    # Builds are compressed in parts, which tarfile's own reading of streams does not understand.
+    with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             name = member.name.removeprefix("./")
             if name in missing and (file := tar.extractfile(member)) is not None:

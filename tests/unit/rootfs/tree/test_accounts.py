@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import tarfile
@@ -12,12 +13,18 @@ PASSWD, GROUP = b"root:x:0:0:::\n", b"root:x:0:\n"
 
 
 def tarball(path: Path, *names: str) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
+    """Write a tarball that is compressed in parts, as those of builds are."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
         for name in names:
             data = PASSWD if name.endswith("passwd") else GROUP
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+    data = plain.getvalue()
+    path.write_bytes(
+        b"".join(gzip.compress(data[at : at + 1024]) for at in range(0, len(data), 1024))
+    )
     return path
 
 
