@@ -104,9 +104,9 @@ def run(
     failures: list[CoreImageError] = []
     watch = Watch()
 
-    def complain(arch: str, error: "CoreImageError") -> None:
+    def complain(target: str, error: "CoreImageError") -> None:
         watch.clear()
-        print(f"coreimage: {arch} was not built", file=sys.stderr)
+        print(f"coreimage: {target} was not built", file=sys.stderr)
         report(error)
 
     for each in schedule.run(

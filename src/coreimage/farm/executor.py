@@ -32,6 +32,7 @@ def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) 
         *[sys.executable, "-m", "coreimage", "rootfs", "build", request.project],
         *["--release", request.release],
         *["--arch", request.arch],
+        *(["--device", request.device] if request.device else []),
         *["--subproject", request.subproject or Subproject.NONE],
         *["--output", str(output)],
         *extra,
