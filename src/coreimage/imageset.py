@@ -159,7 +159,10 @@ def make_set(
         published = publishing.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
         if channel and (outcome.built or not outcome.failures):
-            imports = importing.import_published(workspace, channel, progress=progress)
+            needed = [each.request.target for each in outcome.built]
+            imports = importing.import_published(
+                workspace, channel, progress=progress, needed=needed
+            )
         return Outcome(
             version=outcome.version,
             built=outcome.built,

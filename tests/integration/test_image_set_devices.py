@@ -1,5 +1,6 @@
 """Image sets in which a device of the definition stands beside its architecture."""
 
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,19 +124,24 @@ def test_a_retry_that_comes_too_late_says_how_to_ask_for_the_device(space: Works
     assert caught.value.hint.endswith("--arch amd64 --device box")
 
 
+def into_edge(space: Workspace, builder: Builder, *arches: str) -> imageset.Outcome:
+    return make_set(
+        space,
+        Order(project="ubuntu-core", arches=arches, channel="edge"),
+        when=When.ALWAYS,
+        host="amd64",
+        progress=Silent(),
+        command=builder,
+        clock=noon,
+    )
+
+
 def test_from_arches_to_a_channel(space: Workspace, tmp_path: Path) -> None:
     """The words of cron's line, through publication and import, each device with its own files."""
     space = configured(space)
     asked = parse_trigger({"PROJECT": "ubuntu-core", "ARCHES": " ".join(BOTH), "CHANNEL": "edge"})
-    outcome = make_set(
-        space,
-        Order(project=asked.project, arches=asked.arches, channel=asked.channel),
-        when=When.ALWAYS,
-        host="amd64",
-        progress=Silent(),
-        command=RealBuilder(tmp_path / "made"),
-        clock=noon,
-    )
+    assert asked.channel == "edge"
+    outcome = into_edge(space, RealBuilder(tmp_path / "made"), *asked.arches)
 
     assert [each.version for each in outcome.published] == [TODAY]
     assert set(outcome.imports) == {"box", "generic_amd64", "azure_amd64"}
@@ -169,6 +175,31 @@ def test_from_arches_to_a_channel(space: Workspace, tmp_path: Path) -> None:
     assert {device: each.changed for device, each in again[name].items()} == dict.fromkeys(
         sources, False
     )
+
+
+def test_a_device_waits_for_its_first_publication_alone(space: Workspace, tmp_path: Path) -> None:
+    space, builder = configured(space), RealBuilder(tmp_path / "made")
+    assert set(into_edge(space, builder, "amd64+box").imports) == {"box"}
+    assert set(into_edge(space, builder, "amd64").imports) == {
+        "box",
+        "generic_amd64",
+        "azure_amd64",
+    }
+    # Who has images already is told when there is nothing any more.
+    shutil.rmtree(directory(space))
+    with pytest.raises(NotFoundError, match=r"no publication in .* can be imported"):
+        into_edge(space, builder, "amd64")
+
+
+def test_what_was_built_must_be_imported(space: Workspace, tmp_path: Path) -> None:
+    config = space.root / "coreimage.toml"
+    good = CHANNELS.replace('release = "15.04"', 'release = "15.04"\naccept = "good"')
+    config.write_text(f"{config.read_text()}{good}")
+    space, builder = load_workspace(space.root), RealBuilder(tmp_path / "made")
+    trigger(space, builder, arches=["amd64"])
+    (directory(space) / ".marked_good").touch()
+    with pytest.raises(NotFoundError, match=r"no publication in .* can be imported"):
+        into_edge(space, builder, "amd64+box")
 
 
 def test_the_road_of_a_device_needs_a_channel_that_takes_it(space: Workspace) -> None:

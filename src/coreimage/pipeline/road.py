@@ -61,7 +61,7 @@ def run_road(
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
-        imports = import_published(workspace, name, progress=progress)
+        imports = import_published(workspace, name, progress=progress, needed=[selection.target])
         keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 

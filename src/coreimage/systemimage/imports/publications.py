@@ -22,6 +22,11 @@ _MAX_SUMS = 4 << 20
 
 _MOST_COMPLAINTS = 3
 
+
+class NoPublicationError(NotFoundError):
+    """There is no publication that has what is wanted of it."""
+
+
 Note = Callable[[str], object]
 """Tells people something."""
 
@@ -65,12 +70,12 @@ def find_newest(
     """Return the newest complete publication that has the wanted files.
 
     Each is wanted by the names that it may have, of which one is enough. `note` is told of newer
-    ones that are not complete. Raises NotFoundError that says why the newest directories do not
-    count, or which projects and series there are.
+    ones that are not complete. Raises NoPublicationError that says why the newest directories do
+    not count, or which projects and series there are.
     """
     parent = tree / project / series / IMAGE_TYPE
     if not parent.is_dir():
-        raise NotFoundError(
+        raise NoPublicationError(
             f"there are no publications of '{project}' for series '{series}'",
             hint=_existing(tree),
         )
@@ -105,7 +110,7 @@ def newest_version(
         complaints.append(f"'{name}' lacks {', '.join(missing) or 'a directory of its own'}")
     if waiting:
         complaints.insert(0, f"mark one with 'coreimage publication mark-good': {waiting[0]}")
-    raise NotFoundError(
+    raise NoPublicationError(
         f"no publication in '{parent}' can be imported",
         hint="; ".join(complaints[:_MOST_COMPLAINTS]) or "publish a build first",
     )
