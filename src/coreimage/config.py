@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -19,7 +21,7 @@ from pydantic import (
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.feeds import ChannelSettings, Strict
 from coreimage.lib.tomltext import SYNTAX_HINT, place_of, syntax_complaint
-from coreimage.model.build import Subproject
+from coreimage.model.build import ARCH_WORD, Subproject
 
 CONFIG_NAME = "coreimage.toml"
 _MAX_PORT = 65535
@@ -53,7 +55,14 @@ def _check_port(value: Any) -> Any:
     raise ValueError("expected a port from 1 to 65535, or 'disabled'")
 
 
+def _check_arch(word: str) -> str:
+    if re.fullmatch(ARCH_WORD, word) is None:
+        raise ValueError("expected an architecture as in 'armhf', or its device as in 'armhf+box'")
+    return word
+
+
 _Port = Annotated[int | Literal["disabled"], BeforeValidator(_check_port)]
+_Arch = Annotated[str, AfterValidator(_check_arch)]
 
 
 class ScheduleSettings(Strict):
@@ -61,7 +70,7 @@ class ScheduleSettings(Strict):
 
     project: str
     release: str | None = None
-    arches: Sequence[str] = ()
+    arches: Sequence[_Arch] = ()
     subproject: Subproject | None = None
     cron: str | None = None
     when_changed: bool = False

@@ -46,7 +46,10 @@ class When(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is asked for; no release, arches and subproject mean the definition's own."""
+    """What is asked for; no release, arches and subproject mean the definition's own.
+
+    `arches` are words such as armhf or, for a device, armhf+raspi2.
+    """
 
     project: str
     release: str | None = None
@@ -58,7 +61,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it: builds that succeeded, why others did not, what was published, imported."""
+    """What came of it: builds that succeeded, why others did not, what was published, imported.
+
+    `failures` are by target: amd64, or armhf.raspi2 for a device.
+    """
 
     version: str | None = None
     built: Sequence[Build] = ()
@@ -87,10 +93,11 @@ class Outcome:
 
 
 def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]:
-    """Return what is to be built, an entry for each arch; raises NotFoundError, DataError.
+    """Return what is to be built, an entry for each target; raises NotFoundError, DataError.
 
     Without arches in the order: those of the definition whose programs the processor of `host` runs
-    itself. Under qemu-user a build takes ten times as long, so that it has to be asked for.
+    itself. Under qemu-user a build takes ten times as long, so that it has to be asked for, and so
+    have devices.
     """
     places = definition_places(workspace.root)
     arches = order.arches
@@ -98,10 +105,14 @@ def resolve(workspace: Workspace, order: Order, *, host: str) -> list[Selection]
         definition, _ = load(order.project, places)
         known = architectures(definition, order.release)
         arches = [arch for arch in known if is_native(arch, host=host)] or [host]
-    return [
-        select(order.project, order.release, arch, places, subproject=order.subproject)
-        for arch in arches
+    words = [each.partition("+") for each in arches]
+    selections = [
+        select(
+            order.project, order.release, arch, places, device or None, subproject=order.subproject
+        )
+        for arch, _, device in words
     ]
+    return list({each.target: each for each in selections}.values())
 
 
 def make_set(
@@ -112,7 +123,7 @@ def make_set(
     host: str,
     progress: Progress,
     echo: Callable[[str], None] | None = None,
-    complain: Callable[[str, CoreImageError], None] = lambda _arch, _error: None,
+    complain: Callable[[str, CoreImageError], None] = lambda _target, _error: None,
     command: RootfsCommand = executor.rootfs_argv,
     clock: Callable[[], datetime] = queue.now_utc,
 ) -> Outcome:
@@ -120,7 +131,7 @@ def make_set(
 
     Sets that were built before and not published yet are published too. A set of the same day and
     the same order whose maker was killed is taken up again; what is left of another one is
-    aborted. `complain` is told of each arch that fails, when it fails. Raises BusyError when the
+    aborted. `complain` is told of each target that fails, when it fails. Raises BusyError when the
     same set is being made, UsageError when the channel takes a device tarball that it would lack.
     """
     selections = resolve(workspace, order, host=host)
@@ -148,7 +159,10 @@ def make_set(
         published = publishing.publish_finished(workspace, progress=progress, of=key)
         imports: Mapping[str, ImportResult] = {}
         if channel and (outcome.built or not outcome.failures):
-            imports = importing.import_published(workspace, channel, progress=progress)
+            needed = [each.request.target for each in outcome.built]
+            imports = importing.import_published(
+                workspace, channel, progress=progress, needed=needed
+            )
         return Outcome(
             version=outcome.version,
             built=outcome.built,
@@ -158,14 +172,14 @@ def make_set(
         )
 
 
-def changed_arches(
+def changed_targets(
     workspace: Workspace, selections: Sequence[Selection], extra_archives: Sequence[str]
 ) -> dict[str, str]:
-    """Return the arches that have no build of their inputs as they are now, with fingerprints."""
+    """Return the targets that have no build of their inputs as they are now, with fingerprints."""
     looked = {
-        each.arch: builds.look_for_build(workspace, each, extra_archives) for each in selections
+        each.target: builds.look_for_build(workspace, each, extra_archives) for each in selections
     }
-    return {arch: fingerprint for arch, (fingerprint, build) in looked.items() if build is None}
+    return {target: fingerprint for target, (fingerprint, build) in looked.items() if not build}
 
 
 def _is_wanted(
@@ -179,7 +193,7 @@ def _is_wanted(
         return when is When.ALWAYS
     first = selections[0]
     progress.stage(f"Looking for changes to {first.definition.title} {first.release_name}")
-    changed = changed_arches(workspace, selections, extra_archives)
+    changed = changed_targets(workspace, selections, extra_archives)
     progress.note(f"changed for {', '.join(changed)}" if changed else "nothing changed")
     return bool(changed)
 
@@ -198,9 +212,9 @@ def _build(
     with _aborted_together(workspace, requested):
         jobs = []
         for each in requested:
-            place, arch = folder.folder_of(workspace, each.id), each.request.arch
-            progress.note(f"{arch}: build {each.id} ({each.request.version}), log '{place.log}'")
-            prefix = f"{arch}: " if len(requested) > 1 else ""
+            place, target = folder.folder_of(workspace, each.id), each.request.target
+            progress.note(f"{target}: build {each.id} ({each.request.version}), log '{place.log}'")
+            prefix = f"{target}: " if len(requested) > 1 else ""
             voice = Voice(progress=progress, echo=echo, prefix=prefix)
             jobs.append(Job(build=each, argv=argv_of(workspace, each, command), voice=voice))
         parallel = workspace.settings.farm.parallel
@@ -209,8 +223,8 @@ def _build(
                 if job.error is None:
                     built.append(job.build)
                     continue
-                failures[job.build.request.arch] = job.error
-                complain(job.build.request.arch, job.error)
+                failures[job.build.request.target] = job.error
+                complain(job.build.request.target, job.error)
     version = requested[0].request.version
     return Outcome(version=version, built=built, failures=dict(sorted(failures.items())))
 
@@ -252,7 +266,7 @@ def _interrupted(
         waiting = [each for each in one_set if not each.status.finished]
         if not waiting:
             continue
-        same = {each.request.arch for each in one_set} == {each.arch for each in selections}
+        same = {each.request.target for each in one_set} == {each.target for each in selections}
         same &= one_set[0].request.subproject == selections[0].subproject.suffix
         same &= one_set[0].extra.get("extra_archives") == list(order.extra_archives)
         same &= one_set[0].created_at.date() == clock().date()

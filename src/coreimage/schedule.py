@@ -69,7 +69,7 @@ def run(
     clock: Callable[[], datetime],
     progress: Progress,
     echo: Callable[[str], None] | None = None,
-    complain: Callable[[str, CoreImageError], None] = lambda _arch, _error: None,
+    complain: Callable[[str, CoreImageError], None] = lambda _target, _error: None,
     command: executor.RootfsCommand = executor.rootfs_argv,
 ) -> Iterator[Ran]:
     """Make the image sets of the entries that are due, and yield what became of each entry."""
@@ -125,4 +125,4 @@ def look(
 
 def _changed(workspace: Workspace, entry: ScheduleSettings, host: str) -> Mapping[str, str]:
     selections = imageset.resolve(workspace, order_of(entry), host=host)
-    return imageset.changed_arches(workspace, selections, entry.extra_archives)
+    return imageset.changed_targets(workspace, selections, entry.extra_archives)

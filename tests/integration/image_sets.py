@@ -23,6 +23,7 @@ default_release = "15.04"
 releases."15.04" = { series = "vivid", suites = ["vivid"] }
 architectures.amd64 = { bootloader = "grub" }
 architectures.arm64 = { bootloader = "grub" }
+devices.box = { arch = "amd64" }
 """
 # What a builder leaves, with the words that it was called with in place of a tree.
 WRITES = """
@@ -51,11 +52,13 @@ class Builder:
         self._failing = failing or {}
         self._text = text
         self.asked: list[tuple[str, list[str]]] = []
+        self.requests: list[BuildRequest] = []
 
     def __call__(self, request: BuildRequest, output: Path, extra: Sequence[str]) -> list[str]:
-        self.asked.append((request.arch, list(extra)))
-        script = self._failing.get(request.arch, WRITES)
-        return [sys.executable, "-c", script, str(output), f"{request.arch} {self._text}"]
+        self.asked.append((request.target, list(extra)))
+        self.requests.append(request)
+        script = self._failing.get(request.target, WRITES)
+        return [sys.executable, "-c", script, str(output), f"{request.target} {self._text}"]
 
 
 class Hearer(Silent):

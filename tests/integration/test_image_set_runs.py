@@ -85,14 +85,17 @@ def test_a_set_whose_maker_was_killed_is_taken_up_again(space: Workspace) -> Non
     assert [each.message for each in resumed.attempts] == ["the builder was killed", ""]
 
 
-@pytest.mark.parametrize("change", ["other arches", "other subproject", "other day", "no builds"])
+@pytest.mark.parametrize(
+    "change", ["other arches", "other device", "other subproject", "other day", "no builds"]
+)
 def test_what_is_left_of_another_set_is_aborted(space: Workspace, change: str) -> None:
     kill_a_trigger(space)
+    arches = {"other arches": ["arm64"], "other device": ["amd64+box", "arm64"]}
     outcome = make_set(
         space,
         Order(
             project="ubuntu-core",
-            arches=["arm64"] if change == "other arches" else ["amd64", "arm64"],
+            arches=arches.get(change, ["amd64", "arm64"]),
             subproject=Subproject.NONE if change == "other subproject" else None,
         ),
         when=When.NEVER if change == "no builds" else When.ALWAYS,

@@ -264,6 +264,16 @@ def test_an_entry_needs_a_reason(workspace: Workspace) -> None:
         load_workspace(workspace.root)
 
 
+@pytest.mark.parametrize("word", ["amd64+", "+box", "amd64.box", "AMD64", "a b"])
+def test_an_arch_that_cannot_be_one_is_refused(workspace: Workspace, word: str) -> None:
+    text = (
+        f'[schedules.x]\nproject = "core"\nwhen_changed = true\narches = ["amd64+box", "{word}"]\n'
+    )
+    (workspace.root / "coreimage.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"'schedules.x.arches.1' is .*as in 'armhf\+box'"):
+        load_workspace(workspace.root)
+
+
 def test_without_entries_nothing_is_due(workspace: Workspace) -> None:
     assert schedule.entries(workspace) == {}
     with pytest.raises(NotFoundError, match="no schedule 'nightly'"):

@@ -57,6 +57,9 @@ suites = ["vivid"]
 [architectures.amd64]
 bootloader = "grub"
 packages = ["linux-image-generic"]
+
+[devices.box]
+arch = "amd64"
 """
 
 
@@ -123,7 +126,11 @@ def both(ground: Path) -> Published:
     with archives(ground) as settings:
         (root / "coreimage.toml").write_text(settings)
         system_image, _image = line(LINE, CHANNEL="edge")
-        (plain,) = line(LINE.removeprefix("SUBPROJECT=system-image "))
+        # A device has what its architecture has, and files of its own.
+        own = definition.parent / "device/box/includes.chroot/etc/box"
+        own.parent.mkdir(parents=True)
+        own.touch()
+        (plain,) = line(LINE.removeprefix("SUBPROJECT=system-image "), ARCHES="amd64 amd64+box")
     return Published(product=product, system_image=Path(system_image), plain=Path(plain))
 
 
@@ -147,10 +154,10 @@ def test_the_line_publishes_what_the_page_describes(published: tuple[Product, Pa
     assert (place / "SHA256SUMS.gpg").is_file()
 
 
-def root_of(place: Path) -> set[str]:
-    """Return the names of all that is in the root file system of a publication."""
+def root_of(place: Path, target: str = "amd64") -> set[str]:
+    """Return the names of all that is in a root file system of a publication."""
     with (
-        gzip.open(place / "vivid-preinstalled-core-amd64.tar.gz") as file,
+        gzip.open(place / f"vivid-preinstalled-core-{target}.tar.gz") as file,
         tarfile.open(fileobj=file, mode="r|") as tar,
     ):
         return {each.name.removeprefix("./") for each in tar}
@@ -172,6 +179,14 @@ def test_without_subproject_the_kernel_stays(both: Published) -> None:
         path.name for path in place.glob("vivid-*")
     } == {"vivid-preinstalled-core-amd64.device.tar.gz"}
     assert root_of(place) - root_of(other) >= set(KERNEL)
+
+
+def test_a_device_is_published_beside_its_architecture(both: Published) -> None:
+    prefix = "vivid-preinstalled-core-amd64"
+    assert {path.name for path in both.plain.glob(f"{prefix}.box.*")} == {
+        f"{prefix}.box.{ending}" for ending in ("cdx.json", "manifest", "tar.gz")
+    }
+    assert root_of(both.plain, "amd64.box") - root_of(both.plain) == {"etc/box"}
 
 
 def test_the_channel_has_the_image(published: tuple[Product, Path]) -> None:
@@ -279,10 +294,11 @@ def everybody() -> Iterator[Path]:
 
 
 def test_each_build_remembers_what_was_asked_for(both: Published) -> None:
-    plain, build = both.product.json("build", "list", "--workspace", "workspace")
+    box, plain, build = both.product.json("build", "list", "--workspace", "workspace")
     assert build["request"]["series"] == "vivid"
     assert build["request"]["version"] == both.system_image.name
     assert build["request"]["subproject"] == "system-image"
     assert plain["request"]["subproject"] == ""
+    assert (plain["request"]["device"], box["request"]["device"]) == ("", "box")
     assert build["extra"]["extra_archives"] == ["snappy-dev/image"]
     assert build["fingerprint"]

@@ -10,7 +10,13 @@ import typer
 
 from coreimage.cli import console
 from coreimage.cli.console import JsonOption, WorkspaceOption
-from coreimage.cli.rootfs_options import ExtraOption, SubprojectOption, extra_archives
+from coreimage.cli.rootfs_options import (
+    BuiltDeviceOption,
+    ExtraOption,
+    SubprojectOption,
+    extra_archives,
+    given_arch,
+)
 from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
@@ -36,6 +42,7 @@ def request(
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
+    device: BuiltDeviceOption = None,
     subproject: SubprojectOption = None,
     extra_archive: ExtraOption = None,
     detach: Annotated[
@@ -67,7 +74,8 @@ def request(
 
     space = load_space(workspace)
     places = definition_places(space.root)
-    selection = select(project, release, arch or host_arch(), places, subproject=subproject)
+    arch = given_arch(project, arch, device, places)
+    selection = select(project, release, arch, places, device, subproject=subproject)
     extra_archives(extra_archive, space, selection)  # complain now, not when it is built
     extra = {"extra_archives": extra_archive or [], **({"new_ids": True} if new_ids else {})}
     (build,) = builds.request_builds(space, [selection], priority=priority, extra=extra)
@@ -205,6 +213,7 @@ def show(
         "project": asked.project,
         "release": asked.release,
         "arch": asked.arch,
+        "device": asked.device,
         "subproject": asked.subproject,
         "version": asked.version,
         "status": build.status.value,
@@ -336,7 +345,7 @@ def run_(
 
     def voice_of(build: Build) -> Voice:
         asked = build.request
-        prefix = f"{build.id} {asked.project} {asked.arch}: "
+        prefix = f"{build.id} {asked.project} {asked.target}: "
         return Voice(progress=watch, echo=watch.line, prefix=prefix)
 
     runner = executor.run_queue(
@@ -382,7 +391,7 @@ def _row(build: Build) -> list[str]:
         str(build.id),
         asked.project,
         asked.release,
-        asked.arch,
+        asked.target,
         asked.version,
         str(build.priority),
         build.label,

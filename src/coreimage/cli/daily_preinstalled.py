@@ -27,10 +27,11 @@ def daily_preinstalled(
 
     PROJECT is the definition; for-project sets it. DIST is a series or release, ARCHES a list of
     architectures; by default they are the definition's own, the architectures those that run on
-    this machine. EXTRA_PPAS lists further archives as OWNER/NAME or OWNER/NAME:PRIORITY.
-    SUBPROJECT=system-image moves the kernel into a device tarball, as channels of devices need it;
-    without it the kernel stays in the root file system. CHANNEL names a channel that the set is
-    imported into. DEBUG=1 shows all that the builds say.
+    this machine. An architecture may name one of the definition's devices, as in armhf+raspi2.
+    EXTRA_PPAS lists further archives as OWNER/NAME or OWNER/NAME:PRIORITY. SUBPROJECT=system-image
+    moves the kernel into a device tarball, as channels of devices need it; without it the kernel
+    stays in the root file system. CHANNEL names a channel that the set is imported into. DEBUG=1
+    shows all that the builds say.
 
     A set has one build id. It is published when at least one architecture was built; the exit
     code is 3 when another one failed. The complaints and last lines of each failed build are on
@@ -50,9 +51,9 @@ def daily_preinstalled(
     trigger = parse_trigger(os.environ)
     space, watch = load_space(workspace), Watch()
 
-    def complain(arch: str, error: CoreImageError) -> None:
+    def complain(target: str, error: CoreImageError) -> None:
         watch.clear()
-        print(f"coreimage: {arch} was not built", file=sys.stderr)
+        print(f"coreimage: {target} was not built", file=sys.stderr)
         report(error)
 
     def say(line: str) -> None:

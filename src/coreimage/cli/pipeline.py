@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coreimage.cli.console import JsonOption, WorkspaceOption, print_json, progress
+from coreimage.cli.rootfs_options import BuiltDeviceOption, given_arch
 from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
+from coreimage.errors import UsageError
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
@@ -28,6 +30,7 @@ def run_road(
     arch: Annotated[
         str | None, typer.Option(help="The architecture; by default this machine's.")
     ] = None,
+    device: BuiltDeviceOption = None,
     channel: Annotated[str, typer.Option(help="The channel to publish in.")] = "edge",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also make this disk image.")
@@ -44,15 +47,23 @@ def run_road(
     """
     from coreimage.lib.arches import require_buildable
     from coreimage.pipeline import road
+    from coreimage.rootfs.definitions.definition import definition_places
 
+    if output is not None and device is not None:
+        raise UsageError(
+            f"--output makes the disk of a generic machine, not of '{device}'",
+            hint="make it of the build: coreimage flash core --rootfs BUILD --oem PACKAGE",
+        )
     space, report = load_space(workspace), Watch()
-    require_buildable(arch or host_arch(), host=host_arch())
+    arch = given_arch(project, arch, device, definition_places(space.root))
+    require_buildable(arch, host=host_arch())
     try:
         result = road.run_road(
             space,
             project=project,
             release=release,
-            arch=arch or host_arch(),
+            arch=arch,
+            device=device,
             channel=channel,
             force=force,
             progress=report,

@@ -363,7 +363,10 @@ def diff(
     ],
     after: Annotated[str, typer.Argument(help="The other one.")],
     arch: Annotated[
-        str | None, typer.Option(help="The architecture, where a publication has several.")
+        str | None,
+        typer.Option(
+            help="The architecture, where a publication has several; a device as in armhf.raspi2."
+        ),
     ] = None,
     debs: Annotated[
         list[Path] | None,

@@ -27,6 +27,13 @@ DefinitionArgument = Annotated[str, typer.Argument(help="The definition, such as
 DeviceOption = Annotated[
     str | None, typer.Option(help="The device; by default the generic one of the architecture.")
 ]
+BuiltDeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A device of the definition, which tells the architecture; by default the generic "
+        "one of the architecture."
+    ),
+]
 SubprojectOption = Annotated[
     Subproject | None,
     typer.Option(
@@ -72,6 +79,13 @@ def archive_settings(
         return found
     others = dict.fromkeys(("security_mirror", "ports_mirror"))
     return found.model_copy(update={"mirror": mirror, **others})
+
+
+def given_arch(name: str, arch: str | None, device: str | None, places: Sequence[Path]) -> str:
+    """Return the architecture that was given, or else the device's, or else this machine's."""
+    from coreimage.rootfs.definitions.definition import arch_of_device
+
+    return arch or (device and arch_of_device(name, device, places)) or host_arch()
 
 
 def given_options(context: typer.Context, names: Sequence[str]) -> dict[str, str]:

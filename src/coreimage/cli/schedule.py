@@ -109,9 +109,9 @@ def run(
     ran: list[Ran] = []
     watch = Watch()
 
-    def complain(arch: str, error: "CoreImageError") -> None:
+    def complain(target: str, error: "CoreImageError") -> None:
         watch.clear()
-        print(f"coreimage: {arch} was not built", file=sys.stderr)
+        print(f"coreimage: {target} was not built", file=sys.stderr)
         report(error)
 
     for each in schedule.run(

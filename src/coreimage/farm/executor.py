@@ -32,6 +32,7 @@ def rootfs_argv(request: BuildRequest, output: Path, extra: Sequence[str] = ()) 
         *[sys.executable, "-m", "coreimage", "rootfs", "build", request.project],
         *["--release", request.release],
         *["--arch", request.arch],
+        *(["--device", request.device] if request.device else []),
         *["--subproject", request.subproject or Subproject.NONE],
         *["--output", str(output)],
         *extra,
@@ -54,9 +55,9 @@ def argv_of(
 
 
 def _earlier_record(workspace: Workspace, build: Build) -> Path | None:
-    """Return the record of the newest successful build of the same project, series and arch."""
+    """Return the record of the newest successful build of the same project, series and target."""
     asked = build.request
-    found = queue.open_store(workspace).newest_of(asked.project, asked.series, asked.arch)
+    found = queue.open_store(workspace).newest_of(asked.project, asked.series, asked.target)
     if found is None:
         return None
     place = folder_of(workspace, found.id).artifacts

@@ -64,7 +64,7 @@ class BuildFolder:
 def log_name(request: BuildRequest) -> str:
     """Return the name of a finished log, as Launchpad has it."""
     name = "-".join(filter(None, (request.project, request.subproject)))
-    words = (request.distribution or "unknown", request.series, request.arch, name)
+    words = (request.distribution or "unknown", request.series, request.target, name)
     return f"buildlog_{'_'.join(words)}_BUILDING.txt.gz".replace("/", "-")
 
 

@@ -54,10 +54,11 @@ def request(
     extra: Mapping[str, Any] | None = None,
     clock: Callable[[], datetime] = now_utc,
 ) -> list[Build]:
-    """Queue the builds of one image set, one for each arch, and return them.
+    """Queue the builds of one image set and return them.
 
-    `taken` are versions that the set must not have because they are published already; `extra`
-    is what else the record of each build is to say.
+    There is one for each of `arches`, such as amd64 or, for a device, armhf.raspi2. `taken` are
+    versions that the set must not have because they are published already; `extra` is what else the
+    record of each build is to say.
     """
     store = open_store(workspace)
     recover(workspace, store, clock=clock)

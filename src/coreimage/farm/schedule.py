@@ -33,7 +33,7 @@ _FIRST_SIGNAL_STATUS = 128
 _PATIENCE = 10.0
 
 Changed = Callable[[str, ScheduleSettings], Mapping[str, str]]
-"""Returns the arches with changed inputs, and the fingerprint that the inputs have now."""
+"""Returns the targets with changed inputs, and the fingerprint that the inputs have now."""
 
 
 class State(StrEnum):
@@ -61,7 +61,7 @@ class Memory:
     """What is known of an entry.
 
     `seen`: times of the calendar up to here are dealt with; `cron` is the calendar that it belongs
-    to. `tried` are the changed inputs, by arch, that were built last. `attempt` counts how often
+    to. `tried` are the changed inputs, by target, that were built last. `attempt` counts how often
     the last run was begun.
     """
 

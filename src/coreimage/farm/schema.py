@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from coreimage.model.build import BuildResult, BuildStatus, status_of_label
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class _Time(TypeDecorator[datetime]):
@@ -56,7 +56,7 @@ class Row(Base):
 
     __tablename__ = "build"
     __table_args__ = (
-        UniqueConstraint("project", "series", "arch", "version"),
+        UniqueConstraint("project", "series", "arch", "device", "version"),
         Index("build_by_fingerprint", "fingerprint", "result"),
         Index("build_by_status", "status", "priority"),
         {"sqlite_autoincrement": True},
@@ -67,6 +67,7 @@ class Row(Base):
     release: Mapped[str]
     series: Mapped[str]
     arch: Mapped[str]
+    device: Mapped[str]
     version: Mapped[str]
     distribution: Mapped[str]
     subproject: Mapped[str]
@@ -92,13 +93,18 @@ _COPY_BUILDS = """
 INSERT INTO build (
     id, project, release, series, arch, version, created_at, started_at, finished_at, fingerprint,
     artifacts, message, extra, distribution, subproject, status, priority, attempt, attempts,
-    retries, worker, abort_asked
+    retries, worker, abort_asked, device
 ) SELECT
     id, project, release, series, arch, version, created_at, started_at, finished_at, fingerprint,
     artifacts, message, extra, '', '', 'pending', 0, started_at IS NOT NULL, '[]',
-    0, '', 0
+    0, '', 0, ''
 FROM build_1
 """
+_COLUMNS_2 = (
+    "id, project, release, series, arch, version, distribution, subproject, status, result, "
+    "priority, attempt, attempts, retries, not_before, worker, abort_asked, created_at, "
+    "started_at, finished_at, fingerprint, artifacts, message, extra"
+)
 
 
 def _create(connection: Connection) -> None:
@@ -107,10 +113,7 @@ def _create(connection: Connection) -> None:
 
 def _split_state(connection: Connection) -> None:
     """From 1: one column `state`, in Launchpad's words, becomes status and result."""
-    for index in ("build_by_fingerprint", "build_by_state"):
-        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
-    connection.exec_driver_sql("ALTER TABLE build RENAME TO build_1")
-    _create(connection)
+    _set_aside(connection, "build_1")
     connection.exec_driver_sql(_COPY_BUILDS)
     for (label,) in connection.exec_driver_sql("SELECT DISTINCT state FROM build_1").all():
         status, result = status_of_label(label)
@@ -122,13 +125,35 @@ def _split_state(connection: Connection) -> None:
     connection.exec_driver_sql("DROP TABLE build_1")
 
 
-# What leads from each schema to the one after it.
-_STEPS: Mapping[int, Callable[[Connection], None]] = {0: _create, 1: _split_state}
+def _add_device(connection: Connection) -> None:
+    """From 2: builds for devices; all that there are were generic ones."""
+    _set_aside(connection, "build_2")
+    connection.exec_driver_sql(
+        f"INSERT INTO build ({_COLUMNS_2}, device) SELECT {_COLUMNS_2}, '' FROM build_2"  # noqa: S608
+    )
+    connection.exec_driver_sql("DROP TABLE build_2")
+
+
+def _set_aside(connection: Connection, name: str) -> None:
+    """Give the table of an older schema another name, and make today's in its place.
+
+    SQLite cannot change what must be unique in a table that is there.
+    """
+    for index in ("build_by_fingerprint", "build_by_state", "build_by_status"):
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index}")
+    connection.exec_driver_sql(f"ALTER TABLE build RENAME TO {name}")
+    _create(connection)
+
+
+# What leads from each schema to today's.
+_STEPS: Mapping[int, Callable[[Connection], None]] = {
+    0: _create,
+    1: _split_state,
+    2: _add_device,
+}
 
 
 def upgrade(connection: Connection, found: int) -> None:
     """Bring tables of the schema `found`, 0 when there are none, to today's."""
-    while found < SCHEMA:
-        _STEPS[found](connection)
-        found = SCHEMA if found == 0 else found + 1
+    _STEPS[found](connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")

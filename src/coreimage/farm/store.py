@@ -33,6 +33,7 @@ from coreimage.model.build import (
     BuildStatus,
     attempt_fields,
     attempt_from,
+    split_target,
 )
 from coreimage.model.publication import next_build_id
 
@@ -105,10 +106,11 @@ class Store:
         extra: Mapping[str, Any] | None = None,
         after: int = 0,
     ) -> list[Build]:
-        """Add builds of one image set, one for each arch, and return them.
+        """Add builds of one image set and return them.
 
-        They share the first version of the day that no build of project and series has and that
-        is not in `taken`. Ids are higher than any before and than `after`.
+        There is one for each of `arches`, such as amd64 or, for a device, armhf.raspi2. They share
+        the first version of the day that no build of project and series has and that is not in
+        `taken`. Ids are higher than any before and than `after`.
         """
         with self._database.session(write=True) as session:
             query = select(Row.version).where(Row.project == project, Row.series == series)
@@ -126,6 +128,7 @@ class Store:
                         version=version,
                         distribution=distribution,
                         subproject=subproject,
+                        device=device,
                     ),
                     status=BuildStatus.PENDING,
                     priority=priority,
@@ -133,7 +136,7 @@ class Store:
                     fingerprint=fingerprint,
                     extra=dict(extra or {}),
                 )
-                for number, arch in enumerate(arches, highest + 1)
+                for number, (arch, device) in enumerate(map(split_target, arches), highest + 1)
             ]
             session.add_all(Row(**_fields(build)) for build in builds)
             session.flush()
@@ -309,14 +312,17 @@ class Store:
         )
 
     def newest_of_each(self, project: str) -> list[Build]:
-        """Return the newest build of a project for each release and arch, releases newest first."""
+        """Return the newest build of a project for each release, arch and device.
+
+        The newest release comes first.
+        """
         newest = (
             select(func.max(Row.id))
             .where(Row.project == project)
-            .group_by(Row.release, Row.series, Row.arch)
+            .group_by(Row.release, Row.series, Row.arch, Row.device)
         )
         return self._all(
-            select(Row).where(Row.id.in_(newest)).order_by(Row.release.desc(), Row.arch)
+            select(Row).where(Row.id.in_(newest)).order_by(Row.release.desc(), Row.arch, Row.device)
         )
 
     def projects(self) -> list[str]:
@@ -333,10 +339,16 @@ class Store:
         """Return the newest successful build of the same inputs."""
         return self._newest(select(Row).where(Row.fingerprint == fingerprint))
 
-    def newest_of(self, project: str, series: str, arch: str) -> Build | None:
-        """Return the newest successful build of a project, series and arch."""
+    def newest_of(self, project: str, series: str, target: str) -> Build | None:
+        """Return the newest successful build of a project and series for amd64 or armhf.raspi2."""
+        arch, device = split_target(target)
         return self._newest(
-            select(Row).where(Row.project == project, Row.series == series, Row.arch == arch)
+            select(Row).where(
+                Row.project == project,
+                Row.series == series,
+                Row.arch == arch,
+                Row.device == device,
+            )
         )
 
     def _newest(self, query: Select[Row]) -> Build | None:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coreimage.errors import UsageError
-from coreimage.model.build import Subproject
+from coreimage.model.build import ARCH_WORD, Subproject
 
 # What builds know the suites by in which a release tries its updates.
 _PROPOSED = "proposed"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 _SERIES = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
-_ARCH = re.compile(r"[a-z0-9]+\Z")
+_ARCH = re.compile(ARCH_WORD + r"\Z")
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
 _PPA = re.compile(r"([a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*)(?::(-?[0-9]{1,5}))?\Z")
 # apt keeps priorities in 16 bits, and gives 0 no meaning.
@@ -39,7 +39,8 @@ class ExtraArchive:
 class Trigger:
     """What to build and where it goes; what is None or empty is the definition's business.
 
-    Not so the subproject: as in the original, the kernel stays where SUBPROJECT is not set.
+    An arch may name one of its devices, as in armhf+raspi2. Not so the subproject: as in the
+    original, the kernel stays where SUBPROJECT is not set.
     """
 
     project: str
@@ -117,7 +118,8 @@ def _boolean(variable: str, given: Mapping[str, str]) -> bool:
 
 def _arches(text: str) -> tuple[str, ...]:
     words = (
-        _checked("ARCHES", word, _ARCH, "names such as 'amd64 arm64'") for word in text.split()
+        _checked("ARCHES", word, _ARCH, "names such as 'amd64 armhf+raspi2'")
+        for word in text.split()
     )
     return tuple(dict.fromkeys(words))
 

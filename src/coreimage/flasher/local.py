@@ -19,7 +19,7 @@ from coreimage.flasher.remote.source import Payload
 from coreimage.lib import compress, files, tar
 from coreimage.lib.fetch import check_digest, open_regular
 from coreimage.model.index import Image, ImageFile, ImageType
-from coreimage.model.publication import parse_checksums
+from coreimage.model.publication import parse_checksums, target_in
 
 _MAX_RECORD = 8 << 20
 
@@ -222,10 +222,14 @@ def _record(path: Path) -> Mapping[str, object]:
 
 
 def _of_publication(folder: Path, kind: Kind, arch: str) -> LocalPart:
-    suffix = f"-{arch}.tar.gz" if kind is Kind.ROOTFS else f"-{arch}.device.tar.gz"
+    ending = ".tar.gz" if kind is Kind.ROOTFS else ".device.tar.gz"
     sums = folder / "SHA256SUMS"
     listed = parse_checksums(sums.read_text(errors="replace"), source=str(sums))
-    names = [name for name in listed if name.endswith(suffix)]
+    names = [
+        name
+        for name in listed
+        if name.endswith(ending) and target_in(name.removesuffix(ending)) == arch
+    ]
     if len(names) != 1:
         raise NotFoundError(
             f"publication '{folder}' has no {kind} tarball of {arch}",

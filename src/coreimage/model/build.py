@@ -46,6 +46,24 @@ class BuildResult(StrEnum):
     ERROR = "error"
 
 
+# What ARCHES and schedules say: an architecture, or one of its devices as in armhf+raspi2.
+ARCH_WORD = r"[a-z0-9]+(?:\+[a-z0-9][a-z0-9_-]*)?"
+
+
+def target_of(arch: str, device: str) -> str:
+    """Return how names of files and settings of channels call a device of an architecture.
+
+    It is armhf.raspi2, or armhf where there is no device: no architecture has a dot in its name.
+    """
+    return f"{arch}.{device}" if device else arch
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return architecture and device of a target; the device is empty when it has none."""
+    arch, _, device = target.partition(".")
+    return arch, device
+
+
 # The words of Launchpad's build pages, which people know.
 _LABELS: Mapping[tuple[BuildStatus, BuildResult | None], str] = {
     (BuildStatus.PENDING, None): "Needs building",
@@ -62,7 +80,8 @@ LABELS = tuple(_LABELS.values())
 class BuildRequest:
     """What to build; `version` is the build id of the image set, such as 20150511.1.
 
-    `subproject` is the suffix of a Subproject: `system-image` or nothing.
+    `subproject` is the suffix of a Subproject: `system-image` or nothing. `device` is one of the
+    definition's, or nothing: the generic one of the architecture.
     """
 
     project: str
@@ -72,6 +91,12 @@ class BuildRequest:
     version: str
     distribution: str = ""
     subproject: str = ""
+    device: str = ""
+
+    @property
+    def target(self) -> str:
+        """What tells the builds of one image set apart: armhf, or armhf.raspi2 for a device."""
+        return target_of(self.arch, self.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

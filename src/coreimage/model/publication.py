@@ -65,7 +65,10 @@ class Publication:
 
 
 def rootfs_name(series: str, product: str, arch: str) -> str:
-    """Return the name of the rootfs tarball: vivid-preinstalled-core-amd64.tar.gz."""
+    """Return the name of the rootfs tarball: vivid-preinstalled-core-amd64.tar.gz.
+
+    For a device, here and in the others, `arch` is such as armhf.raspi2.
+    """
     return f"{series}-preinstalled-{product}-{arch}.tar.gz"
 
 
@@ -82,6 +85,16 @@ def manifest_name(series: str, product: str, arch: str) -> str:
 def sbom_name(series: str, product: str, arch: str) -> str:
     """Return the name of the bill of materials: vivid-preinstalled-core-amd64.cdx.json."""
     return f"{series}-preinstalled-{product}-{arch}.cdx.json"
+
+
+def target_in(stem: str) -> str:
+    """Return the arch, and the device if any, in a published file's name without its ending.
+
+    That is armhf.raspi2 for vivid-preinstalled-core-armhf.raspi2: no product has a dot in its name,
+    while a device may have hyphens.
+    """
+    before, dot, device = (stem.partition("-preinstalled-")[2] or stem).partition(".")
+    return before.rpartition("-")[2] + dot + device
 
 
 def parse_checksums(text: str, *, source: str) -> dict[str, str]:

@@ -48,14 +48,15 @@ def _unfinished(workspace: Workspace, selection: Selection, fingerprint: str) ->
 
     Whoever asked for it was killed, or waits for it as we shall.
     """
-    under_way = queue.list_builds(
+    found = queue.list_builds(
         workspace,
         project=selection.definition.name,
         release=selection.release_name,
         arch=selection.arch,
         statuses=[BuildStatus.PENDING, BuildStatus.RUNNING],
     )
-    return next((each for each in under_way if each.fingerprint == fingerprint), None)
+    same = [each for each in found if each.request.device == selection.own_device]
+    return next((each for each in same if each.fingerprint == fingerprint), None)
 
 
 def request_builds(
@@ -75,7 +76,7 @@ def request_builds(
         project=definition.name,
         release=first.release_name,
         series=series,
-        arches=[each.arch for each in selections],
+        arches=[each.target for each in selections],
         distribution=definition.distribution,
         subproject=first.subproject.suffix,
         priority=priority,
@@ -101,7 +102,8 @@ def retry_build(workspace: Workspace, build_id: int) -> Build:
             f"build '{build_id}' would not be published: its image set {request.version} is not "
             f"newer than {published[-1]}",
             hint=f"ask for a new one: coreimage build request {request.project} "
-            f"--release {request.release} --arch {request.arch}",
+            f"--release {request.release} --arch {request.arch}"
+            + (f" --device {request.device}" if request.device else ""),
         )
     return queue.retry(workspace, build_id)
 

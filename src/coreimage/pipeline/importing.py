@@ -1,6 +1,6 @@
 """Importing: what is published becomes images of a channel."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from coreimage.config import Workspace
@@ -12,17 +12,20 @@ from coreimage.publisher import marks
 from coreimage.rootfs.definitions.definition import Selection, definition_places, select
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.imports.importer import import_image
+from coreimage.systemimage.imports.publications import NoPublicationError
 from coreimage.systemimage.keys import keyrings
 from coreimage.systemimage.operations.channels import create_channel
 from coreimage.systemimage.tree import layout
 
 
 def import_published(
-    workspace: Workspace, name: str, *, progress: Progress
+    workspace: Workspace, name: str, *, progress: Progress, needed: Collection[str] = ()
 ) -> dict[str, ImportResult]:
     """Import the newest publication into a channel, for each of its devices; make the channel.
 
-    A channel that coreimage.toml does not name is fed by convention from its own name.
+    A channel that coreimage.toml does not name is fed by convention from its own name. A device
+    that has no image yet, and for which nothing is published yet, does not keep the others from
+    theirs, unless its architecture, such as amd64 or armhf.raspi2, is among `needed`.
     """
     settings = channel_settings(workspace, name)
     now = datetime.now(UTC)
@@ -30,17 +33,26 @@ def import_published(
     if name not in layout.read_channels(workspace).channels:
         create_channel(workspace, name, now=now, exist_ok=True)
     progress.stage(f"Importing into {name}")
-    results = {
-        device: import_image(
-            workspace,
-            channel=name,
-            device=device,
-            settings=settings,
-            progress=progress,
-            now=now,
-        )
-        for device in settings.devices
-    }
+    results: dict[str, ImportResult] = {}
+    waiting: dict[str, NoPublicationError] = {}
+    for device, arch in settings.devices.items():
+        try:
+            results[device] = import_image(
+                workspace,
+                channel=name,
+                device=device,
+                settings=settings,
+                progress=progress,
+                now=now,
+            )
+        except NoPublicationError as error:
+            if arch in needed or device in layout.read_channels(workspace).require(name).devices:
+                raise
+            waiting[device] = error
+    if waiting and not results:
+        raise next(iter(waiting.values()))
+    for device in waiting:
+        progress.note(f"nothing is published for '{device}' yet")
     for device, result in results.items():
         if not result.changed:
             progress.note(f"nothing new for '{device}': version {result.version} stays the newest")

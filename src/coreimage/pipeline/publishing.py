@@ -46,8 +46,8 @@ def publish_finished(
     """Publish every finished image set that is newer than its series' newest publication.
 
     `of` is the project and series to look at, by default all. A set counts as finished when no
-    build of it waits or runs, and is published when one succeeded. The files of an arch that did
-    not are carried over from the publication before.
+    build of it waits or runs, and is published when one succeeded. The files of an arch or device
+    that did not are carried over from the publication before.
     """
     published = []
     for publication, builds, failed in _waiting(workspace, of):
@@ -57,15 +57,15 @@ def publish_finished(
         for build, record in zip(builds, records, strict=True):
             artifacts.update(_artifacts(workspace, build, record))
         provenance: dict[str, Any] = {"builds": [build.id for build in builds], "records": records}
-        for arch in failed:
-            found = _older_files(workspace, publication, records[0], arch)
+        for target in failed:
+            found = _older_files(workspace, publication, records[0], target)
             if found is None:
-                progress.note(f"{arch} was not built, and there is no older one to carry over")
+                progress.note(f"{target} was not built, and there is no older one to carry over")
                 continue
             version, files = found
             artifacts.update(files)
-            provenance.setdefault("carried_over", {})[arch] = version
-            progress.note(f"{arch} was not built: carried over from {version}")
+            provenance.setdefault("carried_over", {})[target] = version
+            progress.note(f"{target} was not built: carried over from {version}")
         place = publish(
             workspace.publications,
             publication,
@@ -104,8 +104,8 @@ def _waiting(
 ) -> Iterator[tuple[Publication, list[Build], list[str]]]:
     """Yield the publications that are to be made, oldest first.
 
-    With each come the builds that succeeded, by arch, and the arches of the others. A publication
-    never changes: it waits until none of its builds is under way.
+    With each come the builds that succeeded, by target, and the targets of the others. A
+    publication never changes: it waits until none of its builds is under way.
     """
     newest: dict[tuple[str, str], tuple[int, int]] = {}
     for each in marks.publications(workspace.publications):
@@ -125,23 +125,23 @@ def _waiting(
     ):
         built = [each for each in builds if each.succeeded]
         if built and all(each.status.finished for each in builds):
-            failed = sorted(each.request.arch for each in builds if each not in built)
-            yield publication, sorted(built, key=lambda each: each.request.arch), failed
+            failed = sorted(each.request.target for each in builds if each not in built)
+            yield publication, sorted(built, key=lambda each: each.request.target), failed
 
 
 def _older_files(
     workspace: Workspace,
     publication: Publication,
     sibling: Mapping[str, Any],
-    arch: str,
+    target: str,
 ) -> tuple[str, dict[str, tuple[Path, str]]] | None:
-    """Return the build id and the files of an arch that were published last, None if never.
+    """Return the build id and the files of a target that were published last, None if never.
 
     They have a device tarball if the build has one that `sibling` is the record of. They are signed
     once more under their new build id, so their signature is verified first: raises TrustError.
     """
     by_kind = {
-        kind: name(publication.series, sibling["product"], arch)
+        kind: name(publication.series, sibling["product"], target)
         for kind, name in _PUBLISHED_NAMES.items()
     }
     names = list(by_kind.values())
@@ -190,7 +190,7 @@ def _artifacts(
     names = rootfs.artifact_names(build.request.project)
     place = folder.folder_of(workspace, build.id).artifacts
     return {
-        name(build.request.series, record["product"], build.request.arch): (
+        name(build.request.series, record["product"], build.request.target): (
             place / names[kind],
             record["sha256"][names[kind]],
         )

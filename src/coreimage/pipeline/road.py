@@ -16,7 +16,7 @@ from coreimage.model.build import Build
 from coreimage.pipeline.builds import ensure_build
 from coreimage.pipeline.importing import channel_settings, import_published, is_fed, require_parts
 from coreimage.pipeline.publishing import publish_finished
-from coreimage.rootfs.definitions.definition import definition_places, generic_device, select
+from coreimage.rootfs.definitions.definition import Selection, definition_places, select
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.upkeep import keep_up
 
@@ -42,6 +42,7 @@ def run_road(
     project: str,
     release: str | None,
     arch: str,
+    device: str | None = None,
     channel: str,
     force: bool,
     progress: Progress,
@@ -50,31 +51,37 @@ def run_road(
     """Go the whole road for one channel: build if anything changed, publish, import.
 
     `force` builds even if nothing changed. Raises BusyError when the road is in use, NotFoundError
-    when the channel has no device of the architecture, UsageError when the channel takes a device
-    tarball that the definition does not make.
+    when the channel takes nothing of the architecture or device, UsageError when the channel takes
+    a device tarball that the definition does not make.
     """
-    selection = select(project, release, arch, definition_places(workspace.root))
+    selection = select(project, release, arch, definition_places(workspace.root), device)
     name = channel_name(project, selection.release_name, channel)
-    _require_device(workspace, name, arch)
+    _require_device(workspace, name, selection)
     require_parts(workspace, name, selection)
     with lock(workspace.state / "locks/pipeline.lock", purpose=f"pipeline run {name}"):
         build, built = ensure_build(workspace, selection, force=force, progress=progress, echo=echo)
         publish_finished(workspace, progress=progress)
-        imports = import_published(workspace, name, progress=progress)
+        imports = import_published(workspace, name, progress=progress, needed=[selection.target])
         keep_up(workspace, progress=progress, now=datetime.now(UTC))
     return RoadResult(build=build, built=built, channel=name, imports=imports)
 
 
-def _require_device(workspace: Workspace, channel: str, arch: str) -> None:
-    """Raise NotFoundError when a channel would not take what is built for an architecture."""
-    devices = channel_settings(workspace, channel).devices
-    if arch not in devices.values():
-        wanted = {**devices, generic_device(arch): arch}
+def _require_device(workspace: Workspace, channel: str, selection: Selection) -> None:
+    """Raise NotFoundError when a channel would not take what is built for an arch or device."""
+    devices, target = channel_settings(workspace, channel).devices, selection.target
+    if target not in devices.values():
+        wanted = {**devices, _name_in_channel(selection): target}
         line = ", ".join(f'{device} = "{each}"' for device, each in wanted.items())
         raise NotFoundError(
-            f"channel '{channel}' has no device of architecture '{arch}'",
+            f"channel '{channel}' has no device of architecture '{target}'",
             hint=f'write devices = {{ {line} }} below [channels."{channel}"] in coreimage.toml',
         )
+
+
+def _name_in_channel(selection: Selection) -> str:
+    """Return what channels usually call a device: raspi2_armhf, as they do generic_armhf."""
+    ending = f"_{selection.arch}"
+    return selection.device.removesuffix(ending) + ending
 
 
 def advance(workspace: Workspace, *, progress: Progress) -> dict[str, Mapping[str, ImportResult]]:

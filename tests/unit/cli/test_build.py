@@ -47,6 +47,9 @@ distribution = "debian"
 default_release = "13"
 releases.13 = { series = "trixie", suites = ["trixie"], proposed_suites = ["trixie-next"] }
 architectures.amd64 = { bootloader = "grub" }
+architectures.armhf = { bootloader = "u-boot" }
+devices.box = { arch = "amd64" }
+devices.raspi2 = { arch = "armhf" }
 """
 
 
@@ -151,6 +154,41 @@ def test_request_without_a_release_takes_the_definitions_own(root: Path) -> None
     out, _ = Shell(root).run("build", "request", "core", "--arch", "amd64", "--json")
 
     assert json.loads(out)["request"]["release"] == "13"
+
+
+def test_a_device_tells_its_architecture(root: Path) -> None:
+    shell = Shell(root)
+    out, _ = shell.run("build", "request", "core", "--device", "raspi2", "--queue", "--json")
+    asked = json.loads(out)["request"]
+    assert (asked["arch"], asked["device"]) == ("armhf", "raspi2")
+    shell.request("--device", "box")
+    shell.request("--device", "generic_amd64", "--queue")
+
+    rows = [line.split("\t") for line in shell.run("build", "list")[0].splitlines()]
+    assert [row[3] for row in rows[1:]] == ["amd64", "amd64.box", "armhf.raspi2"]
+    listed = json.loads(shell.run("build", "list", "--arch", "amd64", "--json")[0])
+    assert [each["request"]["device"] for each in listed] == ["", "box"]
+    shown, _ = shell.run("build", "show", "2")
+    assert "arch:       amd64\ndevice:     box\n" in shown
+    assert "buildlog_debian_trixie_amd64.box_core-system-image_BUILDING.txt.gz" in shown
+    assert "device:" not in shell.run("build", "show", "3")[0]
+
+
+def test_a_device_that_there_is_not_is_refused(root: Path) -> None:
+    _, err = Shell(root).request("--device", "bix", status=66)
+    assert "has no device 'bix' of architecture 'amd64'" in err
+    assert "hint: its devices are generic_amd64, box, raspi2 (armhf)" in err
+    _, err = Shell(root).request("--device", "raspi2", status=66)
+    assert "has no device 'raspi2' of architecture 'amd64'" in err
+
+
+def test_a_road_of_a_device_makes_no_disk_of_another(root: Path) -> None:
+    words = ["pipeline", "run", "core", "--device", "box", "--output", "x.img"]
+    _, err = Shell(root).run(*words, status=2)
+    assert "--output makes the disk of a generic machine, not of 'box'" in err
+    _, err = Shell(root).run(*words[:5], status=66)
+    assert "'core/13/edge' has no device of architecture 'amd64.box'" in err
+    assert 'box_amd64 = "amd64.box" }' in err
 
 
 def test_detached_build_is_followed_and_cancelled(root: Path) -> None:

@@ -126,6 +126,19 @@ def test_rootfs_argv_says_everything_as_arguments() -> None:
     ]
 
 
+def test_rootfs_argv_names_the_device() -> None:
+    request = BuildRequest(
+        project="core",
+        release="15.04",
+        series="vivid",
+        arch="armhf",
+        device="raspi2",
+        version="20150511",
+    )
+    argv = rootfs_argv(request, Path("/o"))
+    assert argv[argv.index("--arch") :][:4] == ["--arch", "armhf", "--device", "raspi2"]
+
+
 def test_a_build_leaves_artifacts_log_and_record(workspace: Workspace) -> None:
     build, folder = ask(workspace)
     names = ("livecd.core.rootfs.tar.gz", "livecd.core.manifest")

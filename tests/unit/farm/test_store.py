@@ -126,6 +126,29 @@ def test_builds_of_one_set_share_the_version(store: Store) -> None:
     assert {build.request.version for build in builds} == {"20261123"}
 
 
+def test_an_arch_and_its_devices_are_builds_of_one_set(store: Store) -> None:
+    builds = add(store, arches=["armhf", "armhf.raspi2", "armhf.box"])
+    finish(store, builds[1])
+
+    assert [(each.request.arch, each.request.device) for each in builds] == [
+        ("armhf", ""),
+        ("armhf", "raspi2"),
+        ("armhf", "box"),
+    ]
+    assert {each.request.version for each in builds} == {"20261123"}
+    assert [store.get(each.id).request.target for each in builds] == [
+        "armhf",
+        "armhf.raspi2",
+        "armhf.box",
+    ]
+    newest = store.newest_of_each("core")
+    assert [each.request.target for each in newest] == ["armhf", "armhf.box", "armhf.raspi2"]
+    assert store.newest_of("core", "trixie", "armhf") is None
+    assert store.newest_of("core", "trixie", "armhf.raspi2") is not None
+    assert [each.id for each in store.due(now=NOON, arches=["armhf"], limit=9)] == [1, 3]
+    assert [each.id for each in store.find(arch="armhf")] == [3, 2, 1]
+
+
 def test_published_versions_are_not_given_again(store: Store) -> None:
     (build,) = store.request(
         project="core",
@@ -388,7 +411,7 @@ def test_database_is_in_wal_mode_and_has_a_schema_version(store: Store, tmp_path
     add(store)
     with closing(sqlite3.connect(tmp_path / "state/coreimage.sqlite")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
@@ -396,7 +419,7 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
 
-    with pytest.raises(DataError, match="has schema 9, this version knows 2"):
+    with pytest.raises(DataError, match="has schema 9, this version knows 3"):
         Store(path)
 
 
@@ -460,6 +483,54 @@ def test_a_workspace_of_the_first_version_keeps_its_builds(tmp_path: Path) -> No
     assert found.created_at == NOON
     assert add(store)[0].id == 10
     assert Store(path).find()[1:] == builds[::-1]
+
+
+# The table of a workspace from before builds were for devices.
+SCHEMA_2 = """
+CREATE TABLE build (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, project VARCHAR NOT NULL,
+    release VARCHAR NOT NULL, series VARCHAR NOT NULL, arch VARCHAR NOT NULL,
+    version VARCHAR NOT NULL, distribution VARCHAR NOT NULL, subproject VARCHAR NOT NULL,
+    status VARCHAR(9) NOT NULL, result VARCHAR(7), priority INTEGER NOT NULL,
+    attempt INTEGER NOT NULL, attempts JSON NOT NULL, retries INTEGER NOT NULL,
+    not_before VARCHAR, worker VARCHAR NOT NULL, abort_asked BOOLEAN NOT NULL,
+    created_at VARCHAR NOT NULL, started_at VARCHAR, finished_at VARCHAR,
+    fingerprint VARCHAR NOT NULL, artifacts JSON NOT NULL, message VARCHAR NOT NULL,
+    extra JSON NOT NULL,
+    UNIQUE (project, series, arch, version),
+    CONSTRAINT status CHECK (status IN ('pending', 'running', 'completed', 'aborted')),
+    CONSTRAINT result CHECK (result IN ('success', 'failure', 'error'))
+);
+CREATE INDEX build_by_fingerprint ON build (fingerprint, result);
+CREATE INDEX build_by_status ON build (status, priority);
+PRAGMA user_version = 2;
+"""
+
+
+def test_a_workspace_from_before_devices_keeps_its_builds(store: Store, tmp_path: Path) -> None:
+    for result in (BuildResult.SUCCESS, BuildResult.FAILURE):
+        finish(store, add(store, arches=["amd64"], fingerprint="f00d")[0], result)
+    add(store, arches=["arm64"])
+    before = store.find()
+    old = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(SCHEMA_2)
+        names = [row[1] for row in connection.execute("PRAGMA table_info(build)")]
+        connection.execute("ATTACH ? AS new", (str(tmp_path / "state/coreimage.sqlite"),))
+        columns = ", ".join(names)
+        connection.execute(f"INSERT INTO build ({columns}) SELECT {columns} FROM new.build")  # noqa: S608
+        connection.commit()
+
+    upgraded = Store(old)
+    assert upgraded.find() == before
+    assert {each.request.device for each in before} == {""}
+    again = add(upgraded, arches=["arm64", "arm64.box"])
+    assert [each.id for each in again] == [4, 5]
+    assert Store(old).find()[2:] == before
+    with closing(sqlite3.connect(old)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'build%'"
+        assert connection.execute(tables).fetchall() == [("build",)]
 
 
 def test_whoever_looks_at_the_same_time_does_not_make_it_fail(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_every_variable() -> None:
         {
             **PAGE,
             "DIST": "15.04",
-            "ARCHES": " amd64  armhf amd64 ",
+            "ARCHES": " amd64  armhf amd64 armhf+raspi2 armhf+raspi2",
             "EXTRA_PPAS": "snappy-dev/image:1001 a/b:-1 a/c",
             "CHANNEL": "ubuntu-core/15.04/edge",
             "PROPOSED": "0",
@@ -35,7 +35,7 @@ def test_every_variable() -> None:
         }
     )
     assert trigger.dist == "15.04"
-    assert trigger.arches == ("amd64", "armhf")
+    assert trigger.arches == ("amd64", "armhf", "armhf+raspi2")
     assert [str(each) for each in trigger.extra_ppas] == ["snappy-dev/image:1001", "a/b:-1", "a/c"]
     assert trigger.channel == "ubuntu-core/15.04/edge"
     assert trigger.debug
@@ -62,7 +62,15 @@ def test_what_is_empty_is_not_set() -> None:
         ("PROJECT", "--live", "PROJECT is '--live'"),
         ("DIST", "vivid vervet", "DIST is 'vivid vervet', expected a series or release"),
         ("DIST", "--arch", "DIST is '--arch'"),
-        ("ARCHES", "amd64,armhf", "ARCHES is 'amd64,armhf', expected names such as 'amd64 arm64'"),
+        (
+            "ARCHES",
+            "amd64,armhf",
+            "ARCHES is 'amd64,armhf', expected names such as 'amd64 armhf+raspi2'",
+        ),
+        ("ARCHES", "armhf+", "ARCHES is 'armhf+'"),
+        ("ARCHES", "+raspi2", "ARCHES is '+raspi2'"),
+        ("ARCHES", "armhf+a+b", "ARCHES is 'armhf+a+b'"),
+        ("ARCHES", "armhf.raspi2", "ARCHES is 'armhf.raspi2'"),
         ("SUBPROJECT", "touch", "SUBPROJECT is 'touch', expected 'system-image'"),
         ("EXTRA_PPAS", "image", "EXTRA_PPAS has 'image', expected OWNER/NAME"),
         ("EXTRA_PPAS", "a/b/c", "EXTRA_PPAS has 'a/b/c'"),

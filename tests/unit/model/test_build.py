@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from coreimage.model.build import (
     BuildRequest,
     BuildResult,
     BuildStatus,
+    split_target,
     status_of_label,
 )
 from tests.support.documents import JSON, places, replaced
@@ -49,6 +51,21 @@ OLD_KEYS = ("id", "request", "created_at", "started_at", "finished_at", "fingerp
 
 def test_a_build_round_trips() -> None:
     assert Build.from_json(BUILD.to_json()) == BUILD
+
+
+def test_a_build_for_a_device_has_its_name_in_the_target() -> None:
+    request = replace(REQUEST, arch="armhf", device="raspi2")
+    assert request.target == "armhf.raspi2"
+    assert split_target("armhf.raspi2") == ("armhf", "raspi2")
+    assert (REQUEST.target, split_target("amd64")) == ("amd64", ("amd64", ""))
+    build = replace(BUILD, request=request)
+    assert Build.from_json(build.to_json()) == build
+
+
+def test_a_record_from_before_devices_is_of_the_generic_one() -> None:
+    fields = json.loads(BUILD.to_json())
+    del fields["request"]["device"]
+    assert Build.from_json(json.dumps(fields)) == BUILD
 
 
 def test_a_status_is_final_or_not() -> None:

@@ -25,6 +25,15 @@ def test_names_are_those_of_the_cdimage_tree() -> None:
     assert str(place.path) == "ubuntu-core/vivid/daily-preinstalled/20150511.1"
 
 
+@pytest.mark.parametrize(
+    ("product", "target"),
+    [("core", "amd64"), ("my-core", "armhf"), ("core", "armhf.raspi2"), ("my-core", "armhf.a-b_c")],
+)
+def test_the_target_is_read_from_names(product: str, target: str) -> None:
+    name = p.manifest_name("vivid", product, target)
+    assert p.target_in(name.removesuffix(".manifest")) == target
+
+
 def test_build_ids_sort_by_number() -> None:
     names = ["20150403", "20150402.10", "20150402", "20150402.9", "20150402.1"]
     assert sorted(names, key=p.build_id_key) == [

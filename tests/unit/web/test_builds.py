@@ -71,6 +71,18 @@ def secret_of(page: str) -> str:
     return found[1]
 
 
+def test_a_device_stands_beside_its_architecture(client: TestClient, workspace: Workspace) -> None:
+    queue.request(
+        workspace, project="core", release="13", series="trixie", arches=["amd64", "amd64.box"]
+    )
+    assert "<h1>core 13 amd64.box</h1>" in client.get("/builds/core/2/").text
+    page = client.get("/builds/core/").text
+    newest, _, every = page.partition("All builds")
+    assert all("13 amd64 <" in part and "13 amd64.box <" in part for part in (newest, every))
+    facts = client.get("/builds/core/", headers={"accept": "application/json"}).json()
+    assert [each["request"]["device"] for each in facts["newest"]] == ["", "box"]
+
+
 def test_without_builds_there_is_an_empty_page(client: TestClient, workspace: Workspace) -> None:
     answer = client.get("/builds/")
     assert answer.status_code == 200

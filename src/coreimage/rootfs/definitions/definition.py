@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.model.build import Subproject
+from coreimage.model.build import Subproject, target_of
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
 from coreimage.rootfs.definitions.packagelists import PACKAGE, read_list
@@ -21,6 +21,8 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 _Device = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 _Suite = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]*$")]
 _MAX_DEPTH = 8
+# What stands after the architecture in names of published files, where a device's name does.
+_FILE_KINDS = ("custom", "device")
 
 
 class _Strict(BaseModel):
@@ -149,6 +151,16 @@ class Selection:
         return read_list(path, facts=facts)
 
     @property
+    def own_device(self) -> str:
+        """The device, or nothing when it is the generic one of the architecture."""
+        return "" if self.device == generic_device(self.arch) else self.device
+
+    @property
+    def target(self) -> str:
+        """What published files call it: armhf, or armhf.raspi2 for a device."""
+        return target_of(self.arch, self.own_device)
+
+    @property
     def bootloader(self) -> str:
         """The boot loader of the device."""
         device = self.definition.devices.get(self.device)
@@ -258,6 +270,12 @@ def load(name: str, places: Sequence[Path]) -> tuple[Definition, list[Path]]:
     arches = [each for source in sources for each in source.document.get("architectures", {})]
     for device in definition.devices:
         refuse_unknown(sources, ("devices", device, "arch"), arches, "architecture")
+        if device in _FILE_KINDS:
+            where = [each for each in sources if "devices" in each.document][-1]
+            raise DataError(
+                f"{where.place(('devices', device))}: no device can be called '{device}'",
+                hint="published files of an architecture have that word in their names",
+            )
     return definition, [source.path.parent for source in sources]
 
 
@@ -379,11 +397,22 @@ def _device(definition: Definition, device: str | None, arch: str) -> str:
         return generic_device(arch)
     fitting = [name for name, each in definition.devices.items() if each.arch == arch]
     if device not in fitting:
+        others = [
+            f"{name} ({each.arch})"
+            for name, each in definition.devices.items()
+            if each.arch != arch
+        ]
         raise NotFoundError(
             f"definition '{definition.name}' has no device '{device}' of architecture '{arch}'",
-            hint="its devices are " + ", ".join([generic_device(arch), *fitting]),
+            hint="its devices are " + ", ".join([generic_device(arch), *fitting, *others]),
         )
     return device
+
+
+def arch_of_device(name: str, device: str, places: Sequence[Path]) -> str | None:
+    """Return the architecture of a device of a definition; None when it has no such device."""
+    found = load(name, places)[0].devices.get(device)
+    return found.arch if found else None
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from coreimage.errors import DataError, NotFoundError
 from coreimage.model.document import parse_object
+from coreimage.model.publication import target_in
 from coreimage.rootfs.diff.packages import PackageState
 from coreimage.rootfs.packages.installed import installed
 from coreimage.rootfs.packages.manifest import read_manifest
@@ -34,12 +35,13 @@ class Side:
 def find_side(folder: Path, *, name: str, arch: str | None) -> Side:
     """Return the build whose artifacts, or publication, lie in a folder.
 
-    Of several architectures `arch` names one. Raises NotFoundError.
+    Of several architectures and devices `arch` names one, as in amd64 or armhf.raspi2. Raises
+    NotFoundError.
     """
     found = sorted(folder.glob("*.manifest"))
     fitting = [each for each in found if arch is None or _is_of(each, arch)]
     if not fitting:
-        arches = ", ".join(each.stem.rpartition("-")[2] for each in found)
+        arches = ", ".join(target_in(each.stem) for each in found)
         raise NotFoundError(
             f"'{folder}' holds no build" + (f" for '{arch}'" if arch and found else ""),
             hint=f"it has {arches}"
@@ -47,7 +49,7 @@ def find_side(folder: Path, *, name: str, arch: str | None) -> Side:
             else "name the number of a build, a folder of artifacts, or a publication",
         )
     if len(fitting) > 1:
-        arches = ", ".join(each.stem.rpartition("-")[2] for each in fitting)
+        arches = ", ".join(target_in(each.stem) for each in fitting)
         raise NotFoundError(
             f"'{folder}' has builds for several architectures", hint=f"name one by --arch: {arches}"
         )
@@ -64,7 +66,7 @@ def find_side(folder: Path, *, name: str, arch: str | None) -> Side:
 
 def _is_of(manifest: Path, arch: str) -> bool:
     # Artifacts of a build have no architecture in their names: there is but one.
-    return manifest.name.startswith("livecd.") or manifest.stem.endswith(f"-{arch}")
+    return manifest.name.startswith("livecd.") or target_in(manifest.stem) == arch
 
 
 def _tarball(folder: Path, stem: str, kind: str) -> Path | None:

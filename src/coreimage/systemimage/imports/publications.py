@@ -22,6 +22,11 @@ _MAX_SUMS = 4 << 20
 
 _MOST_COMPLAINTS = 3
 
+
+class NoPublicationError(NotFoundError):
+    """There is no publication that has what is wanted of it."""
+
+
 Note = Callable[[str], object]
 """Tells people something."""
 
@@ -58,18 +63,19 @@ def find_newest(
     *,
     project: str,
     series: str,
-    wanted: Sequence[str],
+    wanted: Sequence[Sequence[str]],
     only_good: bool,
     note: Note,
 ) -> Publication:
     """Return the newest complete publication that has the wanted files.
 
-    `note` is told of newer ones that are not complete. Raises NotFoundError that says why the
-    newest directories do not count, or which projects and series there are.
+    Each is wanted by the names that it may have, of which one is enough. `note` is told of newer
+    ones that are not complete. Raises NoPublicationError that says why the newest directories do
+    not count, or which projects and series there are.
     """
     parent = tree / project / series / IMAGE_TYPE
     if not parent.is_dir():
-        raise NotFoundError(
+        raise NoPublicationError(
             f"there are no publications of '{project}' for series '{series}'",
             hint=_existing(tree),
         )
@@ -77,17 +83,23 @@ def find_newest(
     return Publication(project=project, series=series, version=version)
 
 
-def newest_version(parent: Path, *, wanted: Sequence[str], only_good: bool, note: Note) -> str:
+def newest_version(
+    parent: Path, *, wanted: Sequence[Sequence[str]], only_good: bool, note: Note
+) -> str:
     """Return the newest build id below a folder that is complete; see `find_newest`.
 
     Build ids are compared by date and number: 20150402.10 is newer than 20150402.9.
     """
-    required = [_SUMS, _SIGNATURE, *wanted, *([_GOOD] if only_good else [])]
+    required = [(_SUMS,), (_SIGNATURE,), *wanted, *([(_GOOD,)] if only_good else [])]
     complaints: list[str] = []
     waiting: list[str] = []
     names = [path.name for path in _entries(parent) if is_build_id(path.name)]
     for name in sorted(names, key=build_id_key, reverse=True):
-        missing = [each for each in required if not (parent / name / each).is_file()]
+        missing = [
+            " or ".join(names)
+            for names in required
+            if not any((parent / name / each).is_file() for each in names)
+        ]
         if not missing and not (parent / name).is_symlink():
             for complaint in complaints[:_MOST_COMPLAINTS]:
                 note(f"a newer publication is passed over: {complaint}")
@@ -98,7 +110,7 @@ def newest_version(parent: Path, *, wanted: Sequence[str], only_good: bool, note
         complaints.append(f"'{name}' lacks {', '.join(missing) or 'a directory of its own'}")
     if waiting:
         complaints.insert(0, f"mark one with 'coreimage publication mark-good': {waiting[0]}")
-    raise NotFoundError(
+    raise NoPublicationError(
         f"no publication in '{parent}' can be imported",
         hint="; ".join(complaints[:_MOST_COMPLAINTS]) or "publish a build first",
     )

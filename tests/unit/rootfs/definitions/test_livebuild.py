@@ -4,7 +4,12 @@ import pytest
 
 from coreimage.errors import DataError, NotFoundError
 from coreimage.model.build import Subproject
-from coreimage.rootfs.definitions.definition import Selection, json_schema, select
+from coreimage.rootfs.definitions.definition import (
+    Selection,
+    arch_of_device,
+    json_schema,
+    select,
+)
 from tests.support.definitions import BASE, KIOSK, write
 
 DEVICES = BASE + '[architectures.arm64]\nbootloader = "grub"\n[devices.box]\narch = "amd64"\n'
@@ -53,7 +58,16 @@ def test_a_device_adds_packages_and_has_its_boot_loader(tmp_path: Path) -> None:
     assert of(tmp_path).digest() != of(tmp_path, device="box").digest()
     with pytest.raises(NotFoundError, match="no device 'box' of architecture 'arm64'") as caught:
         of(tmp_path, arch="arm64", device="box")
-    assert caught.value.hint == "its devices are generic_arm64"
+    assert caught.value.hint == "its devices are generic_arm64, box (amd64)"
+
+
+def test_published_files_have_the_device_in_their_names(tmp_path: Path) -> None:
+    write(tmp_path / "base", DEVICES)
+    generic, box = of(tmp_path), of(tmp_path, device="box")
+    assert (generic.own_device, generic.target) == ("", "amd64")
+    assert (box.own_device, box.target) == ("box", "amd64.box")
+    assert arch_of_device("base", "box", [tmp_path]) == "amd64"
+    assert arch_of_device("base", "bix", [tmp_path]) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.errors import DataError
+from coreimage.errors import DataError, NotFoundError
 from coreimage.rootfs.diff.sides import find_side, packages_of
 
 STATUS = """\
@@ -33,6 +33,21 @@ def artifacts(tmp_path: Path) -> Path:
     document = {"components": [component("dash", "1:0.5-1+b1", "a" * 64)]}
     (tmp_path / "livecd.core.cdx.json").write_text(json.dumps(document))
     return tmp_path
+
+
+def test_a_publication_has_devices_beside_their_architecture(tmp_path: Path) -> None:
+    for target in ("amd64", "amd64.box", "armhf.my-amd64"):
+        (tmp_path / f"trixie-preinstalled-core-{target}.manifest").touch()
+        (tmp_path / f"trixie-preinstalled-core-{target}.tar.gz").touch()
+
+    for target in ("amd64", "amd64.box", "armhf.my-amd64"):
+        side = find_side(tmp_path, name="x", arch=target)
+        assert side.rootfs == tmp_path / f"trixie-preinstalled-core-{target}.tar.gz"
+    with pytest.raises(NotFoundError, match="several architectures") as caught:
+        find_side(tmp_path, name="x", arch=None)
+    assert caught.value.hint == "name one by --arch: amd64.box, amd64, armhf.my-amd64"
+    with pytest.raises(NotFoundError, match="no build for 'armhf'"):
+        find_side(tmp_path, name="x", arch="armhf")
 
 
 def test_packages_come_with_all_that_is_known_of_them(artifacts: Path) -> None:

@@ -1,6 +1,6 @@
 """Which publication is imported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ def make(tree: Path, version: str, names: list[str]) -> None:
 def newest(
     tree: Path,
     *,
+    wanted: Sequence[Sequence[str]] = (("a.tar.gz",),),
     only_good: bool = False,
     series: str = "vivid",
     note: Callable[[str], object] = print,
@@ -29,7 +30,7 @@ def newest(
         tree,
         project="core",
         series=series,
-        wanted=["a.tar.gz"],
+        wanted=wanted,
         only_good=only_good,
         note=note,
     ).version
@@ -48,6 +49,18 @@ def test_incomplete_publications_are_passed_over(tmp_path: Path, missing: str) -
     told: list[str] = []
     assert newest(tmp_path, note=told.append) == "20150401"
     assert told == [f"a newer publication is passed over: '20150402' lacks {missing}"]
+
+
+def test_one_of_the_names_that_a_file_may_have_is_enough(tmp_path: Path) -> None:
+    wanted = [("b.tar.gz", "a.tar.gz")]
+    make(tmp_path, "20150401", COMPLETE)
+    assert newest(tmp_path, wanted=wanted) == "20150401"
+    make(tmp_path, "20150402", ["SHA256SUMS", "SHA256SUMS.gpg", "b.tar.gz"])
+    assert newest(tmp_path, wanted=wanted) == "20150402"
+    make(tmp_path, "20150403", ["SHA256SUMS", "SHA256SUMS.gpg"])
+    told: list[str] = []
+    assert newest(tmp_path, wanted=wanted, note=told.append) == "20150402"
+    assert told == ["a newer publication is passed over: '20150403' lacks b.tar.gz or a.tar.gz"]
 
 
 def test_links_and_other_names_do_not_count(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """Files of publications, of this server's own publisher or of another one."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from coreimage.errors import ConfigError
+from coreimage.errors import ConfigError, NotFoundError
 from coreimage.feeds import PublishedFeed, fill
 from coreimage.lib import openpgp, trust
 from coreimage.model.keyring import KeyringType
@@ -25,7 +25,7 @@ def resolve(feed: PublishedFeed, context: Context) -> Part:
     when there is none, TrustError when its checksums are not signed as they must be.
     """
     source = _publication(feed, context)
-    generator, name = GENERATORS[feed.generator], _file_name(feed, context)
+    generator, name = GENERATORS[feed.generator], _choose(source, _file_names(feed, context))
     recipe = Recipe(
         generator=feed.generator,
         generator_version=generator.revision,
@@ -49,7 +49,23 @@ def resolve(feed: PublishedFeed, context: Context) -> Part:
     )
 
 
-def _file_name(feed: PublishedFeed, context: Context) -> str:
+def _choose(source: VerifiedPublication, names: Sequence[str]) -> str:
+    """Return the first of these names that the publisher has signed.
+
+    Raises NotFoundError when that file is not there: nothing unsigned, such as that it was removed,
+    decides what an image is made of.
+    """
+    name = next((each for each in names if each in source.sums), names[-1])
+    if name in source.sums and not (source.directory / name).is_file():
+        raise NotFoundError(
+            f"'{source.directory}' lacks '{name}', which its publisher has signed",
+            hint="put it back, or publish a new build",
+        )
+    return name
+
+
+def _file_names(feed: PublishedFeed, context: Context) -> list[str]:
+    """Return the names that the file may have, the one to prefer first."""
     values = {
         "series": feed.series or context.series,
         "product": feed.product or context.product or "core",
@@ -60,8 +76,9 @@ def _file_name(feed: PublishedFeed, context: Context) -> str:
             f"channel '{context.channel}': a file of '{feed.generator}' has no 'series'",
             hint="give it 'series', or 'project' and 'release'",
         )
-    template = feed.file or GENERATORS[feed.generator].file
-    return fill(context.fill(template), {key: str(value) for key, value in values.items()})
+    templates = [feed.file] if feed.file else GENERATORS[feed.generator].files
+    known = {key: str(value) for key, value in values.items()}
+    return list(dict.fromkeys(fill(context.fill(each), known) for each in templates))
 
 
 def _place(feed: PublishedFeed, context: Context) -> tuple[Hashable, ...]:
@@ -75,7 +92,7 @@ def _publication(feed: PublishedFeed, context: Context) -> VerifiedPublication:
     place = _place(feed, context)
     if place not in context.memory:
         wanted = [
-            _file_name(each, context)
+            _file_names(each, context)
             for each in context.feeds
             if isinstance(each, PublishedFeed) and _place(each, context) == place
         ]
@@ -84,7 +101,7 @@ def _publication(feed: PublishedFeed, context: Context) -> VerifiedPublication:
     return found
 
 
-def _newest(feed: PublishedFeed, context: Context, wanted: list[str]) -> VerifiedPublication:
+def _newest(feed: PublishedFeed, context: Context, wanted: list[list[str]]) -> VerifiedPublication:
     only_good = (feed.accept or context.accept) == "good"
     tree = context.workspace.publications
     project, series = feed.project or context.project, feed.series or context.series
