@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import Workspace
-from coreimage.errors import DataError, NotFoundError, TrustError
+from coreimage.errors import DataError, NotFoundError, TrustError, UsageError
 from coreimage.flasher.flash import flash
+from coreimage.flasher.inspect.install import read_install
+from coreimage.flasher.local import LocalWish
 from coreimage.flasher.oem.find import shipped_folder
 from coreimage.flasher.options import FlashOptions
 from coreimage.flasher.plan import planned
@@ -25,7 +27,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return channel_tree.make_workspace(tmp_path_factory.mktemp("server") / "workspace")
 
 
-def attempt(workspace: Workspace, home: Path, channel: str, *, release: str = "13") -> None:
+def attempt(
+    workspace: Workspace,
+    home: Path,
+    channel: str,
+    *,
+    release: str = "13",
+    device: str | None = None,
+) -> None:
     place = Place(
         servers=[str(workspace.channel_tree)],
         archive_master=workspace.archive_master,
@@ -38,6 +47,7 @@ def attempt(workspace: Workspace, home: Path, channel: str, *, release: str = "1
         output=home / "x86.img",
         oem="generic-amd64",
         oem_folders=[shipped_folder()],
+        device=device,
     )
     with planned(options, place, progress=Silent(), now=NOW) as job:
         flash(job, progress=Silent())
@@ -175,3 +185,39 @@ def test_names_that_do_not_exist_name_those_that_do(workspace: Workspace, tmp_pa
         edit.put_index(empty, channel_tree.DEVICE, empty_index(NOW))
     with pytest.raises(NotFoundError, match="no image yet"):
         attempt(workspace, tmp_path, empty)
+
+
+def test_another_device_of_the_channel_than_the_packages_own(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    channel_tree.publish(workspace, 1)
+    channel_tree.publish(workspace, 1, device="box")
+    with pytest.raises(NotFoundError, match="no device 'bix'"):
+        attempt(workspace, tmp_path, channel_tree.CHANNEL, device="bix")
+    attempt(workspace, tmp_path, channel_tree.CHANNEL, device="box")
+    record = read_install(tmp_path / "x86.img")
+    assert record is not None
+    assert record.meta.device == "box"
+
+
+def test_a_local_root_file_system_is_of_no_device(workspace: Workspace, tmp_path: Path) -> None:
+    place = Place(
+        servers=[],
+        archive_master=workspace.archive_master,
+        cache=tmp_path / "cache",
+        scratch=tmp_path / "scratch",
+    )
+    options = FlashOptions(
+        release="",
+        channel="stable",
+        output=tmp_path / "x86.img",
+        oem="generic-amd64",
+        oem_folders=[shipped_folder()],
+        device="box",
+        local=LocalWish(rootfs="7", builds=workspace.builds),
+    )
+    with (
+        pytest.raises(UsageError, match="is for no device of a channel"),
+        planned(options, place, progress=Silent(), now=NOW),
+    ):
+        pass

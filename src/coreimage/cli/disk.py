@@ -151,6 +151,7 @@ def _options(
         oem=oem or install.options.oem,
         oem_folders=folders,
         store=store,
+        device=install.meta.device or None,
         exact_size=install.size,
         revision=install.version,
         access=access_of(facts),

@@ -77,6 +77,14 @@ def core(
             show_default=False,
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="The device of the channel, such as raspi2_armhf; by default generic_ARCH, for the"
+            " OEM package's architecture.",
+            show_default=False,
+        ),
+    ] = None,
     rootfs: Annotated[
         str | None,
         typer.Option(
@@ -241,6 +249,7 @@ def core(
             output=target,
             oem=oem,
             store=store,
+            device=device,
             oem_folders=oem_folders(home),
             size=size,
             revision=revision,

@@ -52,7 +52,8 @@ def run_road(
     if output is not None and device is not None:
         raise UsageError(
             f"--output makes the disk of a generic machine, not of '{device}'",
-            hint="make it of the build: coreimage flash core --rootfs BUILD --oem PACKAGE",
+            hint="make it afterwards: coreimage flash core RELEASE --channel CHANNEL "
+            "--device DEVICE --oem PACKAGE",
         )
     space, report = load_space(workspace), Watch()
     arch = given_arch(project, arch, device, definition_places(space.root))

@@ -45,9 +45,10 @@ class Again:
 class FlashOptions:
     """What a person asks for; `size` is in GB of 10^9 bytes, `revision` as in Index.full.
 
-    Without a size it is the smallest, or that of the card which is written; `exact_size`, in
-    bytes, is taken before both. `install` are packages that `own` does not have yet. With `again`,
-    it is to be the same as another one, beside what that has of its own.
+    Without a device it is the generic one of the package's architecture. Without a size it is the
+    smallest, or that of the card which is written; `exact_size`, in bytes, is taken before both.
+    `install` are packages that `own` does not have yet. With `again`, it is to be the same as
+    another one, beside what that has of its own.
     """
 
     release: str
@@ -56,6 +57,7 @@ class FlashOptions:
     oem: str
     oem_folders: Sequence[Path]
     store: str | None = None
+    device: str | None = None
     size: int | None = None
     exact_size: int | None = None
     revision: int | None = None

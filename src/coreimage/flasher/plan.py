@@ -47,6 +47,7 @@ class FlashPlan:
     channel: str
     channel_names: Sequence[str]
     oem: OemPackage
+    device: str
     image: Image
     download_size: int
     layout: Layout
@@ -62,11 +63,6 @@ class FlashPlan:
     def from_channel(self) -> bool:
         """Whether the system is a version of a channel, which can be updated."""
         return bool(self.channel)
-
-    @property
-    def device(self) -> str:
-        """The device of the channel."""
-        return self.oem.device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +92,12 @@ def planned(
     with connected(place, now=now) as (server, scratch):
         oem = _oem(options, server, progress=progress)
         progress.stage("Fetching information from server...")
-        image = server.index(channel, oem.device).full(options.revision)
+        device = options.device or oem.device
+        image = server.index(channel, device).full(options.revision)
         local = _parts(options, oem, scratch)
         found = _Found(
             oem=oem,
+            device=device,
             image=_without_device(image) if local else image,
             local=local,
             own=_own(options, oem, scratch),
@@ -114,6 +112,7 @@ class _Found:
     """What the parts of a disk are, and where they come from."""
 
     oem: OemPackage
+    device: str
     image: Image
     local: Sequence[LocalPart]
     own: Own
@@ -129,11 +128,16 @@ def _planned_locally(
             "a root file system of this machine needs no server",
             hint="leave out --download-only and --store",
         )
+    if options.device is not None:
+        raise UsageError(
+            "a root file system of this machine is for no device of a channel",
+            hint="leave out --device",
+        )
     progress.stage(_OEM)
     oem = _oem(options, None, progress=progress)
     local = _parts(options, oem, scratch)
     own = _own(options, oem, scratch)
-    found = _Found(oem=oem, image=local_image(local), local=local, own=own)
+    found = _Found(oem=oem, device=oem.device, image=local_image(local), local=local, own=own)
     return _job(options, place, found, size=size, scratch=scratch)
 
 
@@ -145,8 +149,9 @@ def _job(
         output=options.output,
         server=server.source.name if server else "",
         channel=found.channel,
-        channel_names=server.answers_to(found.channel, found.oem.device) if server else (),
+        channel_names=server.answers_to(found.channel, found.device) if server else (),
         oem=found.oem,
+        device=found.device,
         image=found.image,
         download_size=server.source.missing(found.image) if server else 0,
         layout=plan_layout(found.oem, size=size, seed=seed),

@@ -39,6 +39,7 @@ def plan(
         channel="ubuntu-core/15.04/edge",
         channel_names=["ubuntu-core/15.04/edge"],
         oem=load_oem(shipped_folder() / "generic-amd64"),
+        device="generic_amd64",
         image=Image(type=ImageType.FULL, version=57, files=[FILE]),
         download_size=0,
         layout=ab_layout(size=size, seed=b"seed"),

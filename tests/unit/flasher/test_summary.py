@@ -25,6 +25,7 @@ def plan(*, output: str = "x86.img", access: Access = NO_ACCESS) -> FlashPlan:
         channel="ubuntu-core/15.04/edge",
         channel_names=["ubuntu-core/15.04/edge"],
         oem=load_oem(shipped_folder() / "generic-amd64"),
+        device="generic_amd64",
         image=IMAGE,
         download_size=1_500_000,
         layout=ab_layout(size=4 * 10**9, seed=b"seed"),

@@ -37,7 +37,7 @@ class OemPackage:
 
     @property
     def device(self) -> str:
-        """The device of a channel that its images are for."""
+        """The device of a channel that its images are for, unless another one is named."""
         return f"generic_{self.info.oem.hardware.architecture}"
 
     @property
