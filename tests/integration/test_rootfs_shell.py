@@ -1,37 +1,17 @@
 """A command in a built tree, in namespaces of its own."""
 
-import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from coreimage.lib import run
 from tests.support.product import Product
+from tests.support.trees import small_tree
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree that is just enough for a shell: busybox, or the host's shell with its libraries."""
-    root = tmp_path / "tree"
-    for program in ("sh", "cat", "ls"):
-        found = shutil.which(program)
-        assert found is not None
-        for path in (found, *libraries(found)):
-            target = root / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
-    (root / "bin").mkdir(exist_ok=True)
-    if not (root / "bin/sh").exists():
-        (root / "bin/sh").symlink_to(f"../{shutil.which('sh')}".replace("//", "/"))
-    (root / "etc").mkdir()
-    (root / "etc/name").write_text("the tree\n")
-    return root
-
-
-def libraries(program: str) -> list[str]:
-    lines = run.run(["ldd", program]).stdout.decode().split()
-    return [word for word in lines if word.startswith("/")]
+    return small_tree(tmp_path / "tree")
 
 
 SCRIPT = "cat /etc/name; echo $$; ls /dev; echo changed > /etc/name; exit 7"

@@ -1,8 +1,9 @@
-"""Directories as values, to compare before and after."""
+"""Directories as values, to compare before and after; and a tree that has a shell."""
 
+import shutil
 from pathlib import Path
 
-from coreimage.lib import files
+from coreimage.lib import files, run
 
 
 def snapshot(root: Path) -> dict[str, str]:
@@ -17,3 +18,26 @@ def snapshot(root: Path) -> dict[str, str]:
         else:
             found[name] = files.sha256_of(path)
     return found
+
+
+def small_tree(root: Path) -> Path:
+    """Make a tree that is just enough for a shell: this machine's, with its libraries."""
+    for program in ("sh", "cat", "ls", "sleep"):
+        found = shutil.which(program)
+        assert found is not None
+        for path in (found, *_libraries(found)):
+            target = root / path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    (root / "bin").mkdir(exist_ok=True)
+    for program in ("sh", "cat", "ls", "sleep"):
+        if not (root / "bin" / program).exists():
+            (root / "bin" / program).symlink_to(f"..{shutil.which(program)}")
+    (root / "etc").mkdir()
+    (root / "etc/name").write_text("the tree\n")
+    return root
+
+
+def _libraries(program: str) -> list[str]:
+    lines = run.run(["ldd", program]).stdout.decode().split()
+    return [word for word in lines if word.startswith("/")]

@@ -16,6 +16,7 @@ _NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc")
 MAPPED = ("--user", "--map-auto", "--map-root-user")
 # All builds have the same host name. The proc of other process namespaces would be a lie; where
 # the kernel does not let us have our own, the tree goes without. /sys tells of this machine.
+# The shell stays, before the last line too: a first process does not hear what would kill others.
 _SCRIPT = """\
 root=$1
 shift
@@ -54,14 +55,16 @@ while [ "$1" != -- ]; do
     shift 2
 done
 shift
-exec env --chdir="$root" chroot "$root" "$@"
+env --chdir="$root" chroot "$root" "$@"
+exit
 """
 _BESIDE = """\
 root=$1
 shift
 umask 022
 hostname localhost
-exec env --chdir="$root" "$@"
+env --chdir="$root" "$@"
+exit
 """
 # What a tree's programs may know of ours.
 _PASSED = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "TMPDIR")
