@@ -7,10 +7,13 @@ from coreimage.errors import CoreImageError, NotFoundError
 
 
 def built_tree(target: str, workspace: Path | None) -> Path:
-    """Return the tree or tarball that is meant; raises NotFoundError."""
+    """Return the tree or tarball that is meant; raises NotFoundError.
+
+    Of a folder of artifacts, or of a publication, it is the rootfs tarball.
+    """
     path = Path(target)
     if path.exists():
-        return path
+        return _tarball_in(path) or path
     if target.isdigit():
         artifacts = load_space(workspace).builds / target / "artifacts"
         for found in sorted(artifacts.glob("livecd.*.rootfs.tar.gz")):
@@ -22,6 +25,19 @@ def built_tree(target: str, workspace: Path | None) -> Path:
     raise NotFoundError(
         f"there is no tree or tarball '{target}'", hint="name one, or the number of a build"
     )
+
+
+def _tarball_in(folder: Path) -> Path | None:
+    found = sorted(
+        each
+        for pattern in ("livecd.*.rootfs.tar.gz", "*-preinstalled-*.tar.gz")
+        for each in folder.glob(pattern)
+        if not each.name.endswith(".device.tar.gz")
+    )
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise NotFoundError(f"'{folder}' has several root file systems", hint=f"name one: {names}")
+    return found[0] if found else None
 
 
 def write_pins(folder: Path, lines: dict[str, list[str]]) -> None:

@@ -12,14 +12,17 @@ from coreimage.lib.files import require_space
 from coreimage.rootfs.tree.namespace import require_user_namespace, unpacking_room
 
 _ROOM_FOR_TREE = 2 << 30
+_HINT = "name a rootfs tarball (.tar.gz), a tree, or the number of a build"
 _MAPPED = ("--user", "--map-auto", "--map-root-user")
 # Runs in a mount namespace of its own: the mounts are gone with it. Where the kernel does not let
-# us have a /proc, the shell goes without.
+# us have a /proc, the shell goes without. As in a chamber the first process is not the command;
+# it removes the folders that the tree did not have.
 _ENTER = """\
 root=$1
 shift
+made=
 for name in dev proc; do
-    [ -d "$root/$name" ] || mkdir "$root/$name" 2> /dev/null || :
+    [ -d "$root/$name" ] || ! mkdir "$root/$name" 2> /dev/null || made="$made $name"
 done
 if mount -t tmpfs -o mode=755 none "$root/dev"; then
     for name in null zero full random urandom tty; do
@@ -28,7 +31,13 @@ if mount -t tmpfs -o mode=755 none "$root/dev"; then
     done
 fi
 mount -t proc proc "$root/proc" 2> /dev/null || :
-exec env --chdir="$root" chroot "$root" "$@"
+status=0
+env --chdir="$root" chroot "$root" "$@" || status=$?
+for name in $made; do
+    umount --lazy "$root/$name" 2> /dev/null || :
+    rmdir "$root/$name" || :
+done
+exit $status
 """
 
 
@@ -38,6 +47,8 @@ def open_shell(target: Path, command: Sequence[str]) -> int:
     It has our terminal. What is changed in a tarball's tree is lost; a directory is entered as it
     is. Raises DataError, RightsError.
     """
+    if target.is_dir() and not _is_tree(target):
+        raise DataError(f"'{target}' is no tree: it has no etc/ with usr/ or bin/", hint=_HINT)
     as_root = os.geteuid() == 0
     if not as_root:
         require_user_namespace()
@@ -62,6 +73,13 @@ def open_shell(target: Path, command: Sequence[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
+def _is_tree(folder: Path) -> bool:
+    # Links would be those of this machine.
+    return (folder / "etc").is_dir() and any(
+        (folder / name).is_dir() and not (folder / name).is_symlink() for name in ("usr", "bin")
+    )
+
+
 def shell_argv(tree: Path, command: Sequence[str], *, as_root: bool) -> list[str]:
     """Return what runs a command in a tree: in namespaces for mounts, processes and users."""
     return [
@@ -84,7 +102,7 @@ def _unpack(tarball: Path, tree: Path, *, as_root: bool) -> None:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise DataError(
             f"'{tarball}' cannot be unpacked: {said[-1] if said else 'tar failed'}",
-            hint="name a rootfs tarball (.tar.gz), a tree, or the number of a build",
+            hint=_HINT,
         )
 
 
