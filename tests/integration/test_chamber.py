@@ -48,12 +48,17 @@ def test_all_ends_with_the_chamber(chamber: Chamber, tmp_path: Path) -> None:
     script = 'trap "" TERM; (while sleep 0.1; do echo >> "$1/alive"; done) & wait'
     argv = chamber.beside(["sh", "-c", script, "sh", str(tmp_path)])
     alive = tmp_path / "alive"
-    with pytest.raises(InterruptedError), started(argv):
+    with pytest.raises(InterruptedError):
+        leave_early(argv, alive)
+    alive.unlink()
+    time.sleep(0.5)
+    assert not alive.exists()
+
+
+def leave_early(argv: list[str], alive: Path) -> None:
+    with started(argv):
         deadline = time.monotonic() + DEADLINE
         while not alive.exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         raise InterruptedError
-    alive.unlink()
-    time.sleep(0.5)
-    assert not alive.exists()

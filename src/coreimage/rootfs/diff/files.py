@@ -1,7 +1,8 @@
 """What changed between the files of two tarballs: content, kind, mode, owner, attributes.
 
 Both are read once, as streams; what stays in memory is a digest and a few numbers for each entry.
-Times do not count.
+Times do not count, nor does the day on which a password was last changed, as shadow(5) has it: for
+most accounts it is that of the build.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ _STATUS = "var/lib/dpkg/status"
 _LISTS = re.compile(r"var/lib/dpkg/info/([^/:]+)(?::[^/]+)?\.list")
 _MODULES = re.compile(r"(?:system/)?(?:usr/)?lib/modules/([^/]+)")
 _DERIVED = re.compile(r"var/lib/dpkg/|etc/ld\.so\.cache$|assets/|(.*/)?lib/modules/[^/]+/modules\.")
+_SHADOW = ("etc/shadow", "etc/shadow-")
 _MAX_KEPT = 64 << 20
 # Directories that say little by themselves: what lies in them is told apart.
 _DEEP = ("usr", "var", "system", "system/usr", "usr/share", "usr/lib", "system/usr/lib")
@@ -129,9 +131,13 @@ def scan(path: Path) -> Scan:
 def _enter(found: Scan, archive: TarFile, member: TarInfo) -> None:
     name = member.name or "."
     listed = _LISTS.fullmatch(name)
-    kept = listed is not None or name == _STATUS
+    kept = listed is not None or name in (_STATUS, *_SHADOW)
     digest, data = _content(archive, member, keep=kept)
-    if name == _STATUS:
+    size = member.size
+    if name in _SHADOW and len(data) == size:
+        data = b"\n".join(map(_undated, data.split(b"\n")))
+        digest, size = hashlib.sha256(data).digest(), len(data)
+    elif name == _STATUS:
         found.status = data
     elif listed:
         lines = data.decode(errors="surrogateescape").splitlines()
@@ -143,7 +149,7 @@ def _enter(found: Scan, archive: TarFile, member: TarInfo) -> None:
     attributes = sorted(tar.xattrs(member).items())
     found.entries[name] = Entry(
         _kind(member),
-        member.size,
+        size,
         digest,
         member.mode,
         member.uid,
@@ -164,6 +170,11 @@ def _content(archive: TarFile, member: TarInfo, *, keep: bool) -> tuple[bytes, b
         if keep and len(data) < _MAX_KEPT:
             data += chunk
     return state.digest(), bytes(data)
+
+
+def _undated(line: bytes) -> bytes:
+    fields = line.split(b":")
+    return b":".join([*fields[:2], *fields[3:]])
 
 
 def _kind(member: TarInfo) -> str:

@@ -127,6 +127,21 @@ def test_what_no_changed_package_explains(tmp_path: Path) -> None:
     assert len(list(unexplained(found, set()))) == 5
 
 
+def test_the_day_of_a_password_does_not_count(tmp_path: Path) -> None:
+    def told(*lines: bytes) -> list[list[str]]:
+        old = member("etc/shadow", data=b"root:*:20000:0:99999:7:::\nbin:!*:20000::::::\n")
+        new = member("etc/shadow", data=b"\n".join([*lines, b""]))
+        return [each.aspects for each in changes(tmp_path, [old], [new])]
+
+    root, other = b"root:*:20300:0:99999:7:::", b"bin:!*:20300::::::"
+    assert told(root, other) == []
+    assert told(root, b"bin:!*:::::::") == []
+    assert told(root.replace(b"*", b""), other) == [["content"]]
+    assert told(root.replace(b"99999", b"90"), other) == [["content"]]
+    assert told(root) == [["content"]]
+    assert told(root, other, b"new:!*:20300::::::") == [["content"]]
+
+
 def test_the_package_database_is_kept(tmp_path: Path) -> None:
     found = scan(tarball(tmp_path / "a", LIST, member("var/lib/dpkg/status", data=b"Package: a")))
     assert found.status == b"Package: a"
