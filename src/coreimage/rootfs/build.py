@@ -35,6 +35,7 @@ from coreimage.rootfs.reuse.locking import make_lock
 from coreimage.rootfs.reuse.recipe import OF_THE_PACKAGES
 from coreimage.rootfs.tarballs.split import SplitResult, split
 from coreimage.rootfs.tree import steps as stage
+from coreimage.rootfs.tree.accounts import accounts_in
 from coreimage.rootfs.tree.namespace import require_user_namespace, unpacking_room
 from coreimage.rootfs.tree.overlay import write_overlays
 
@@ -124,6 +125,9 @@ def build(
         raise CoreImageError(
             f"'{output}' exists and is not an empty directory", hint="choose another --output"
         )
+    pins = inputs.selection.pins()
+    if earlier is not None and pins is not None:
+        ids.refuse_moved_pins(ids.read_numbers(earlier), pins, name=f"'{earlier}'")
     with ExitStack() as stack:
         stack.enter_context(_full_disk_explained(output))
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +215,8 @@ def _make_image(job: _Job) -> RootfsBuild:
             require_space(room, _ROOM_FOR_TREE, purpose="the tree")
             plan = _reuse_stage(job, room) or _make_stage(job, room)
             stage.run_steps(plan, plan.late, progress=job.progress)
+            # Before it is packed, which takes long.
+            _check_pins(job, *accounts_in(plan.layout.tree))
             result = _pack(job, plan)
             # While one core removes the tree.
             finishing = pool.submit(_finish, job, result, plan.epoch)
@@ -289,11 +295,7 @@ def _pack(job: _Job, plan: RootfsPlan) -> SplitResult:
 
 def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
     """Check ids, write manifest and bill of materials; return what the record says of all."""
-    selection = job.inputs.selection
-    pins = selection.pins()
-    if pins is not None:
-        folder = selection.folders[-1] / "series" / selection.release.series / "ids"
-        ids.check(pins, passwd=result.passwd, group=result.group, folder=folder)
+    _check_pins(job, result.passwd, result.group)
     packages = list(installed(result.status))
     job.path("manifest").write_text(manifest(packages), encoding="utf-8")
     tarballs = [job.names[kind] for kind in ("rootfs", "device") if kind in job.names]
@@ -310,6 +312,14 @@ def _finish(job: _Job, result: SplitResult, epoch: int) -> dict[str, Any]:
         "device_bytes": result.device_size,
         "sha256": digests | {name: sha256_of(job.parts / name) for name in small},
     }
+
+
+def _check_pins(job: _Job, passwd: bytes, group: bytes) -> None:
+    selection = job.inputs.selection
+    pins = selection.pins()
+    if pins is not None:
+        folder = selection.folders[-1] / "series" / selection.release.series / "ids"
+        ids.check(pins, passwd=passwd, group=group, folder=folder)
 
 
 def _bill(

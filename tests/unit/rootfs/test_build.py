@@ -287,3 +287,42 @@ def test_users_keep_the_numbers_of_an_earlier_build(builder: Builder) -> None:
             builder.build("other", earlier=record)
         assert builder.left() == {"out", "same"}
     builder.build("other")
+
+
+def pin(builder: Builder, number: int) -> None:
+    folder = builder.root / "definitions/base/ids"
+    folder.mkdir(exist_ok=True)
+    lines = f"root:x:0:0:::\nsshd:x:{number}:65534:::\n"
+    (folder / "passwd").write_text(lines)
+
+
+def test_pins_that_contradict_an_earlier_build_are_refused_at_once(builder: Builder) -> None:
+    pin(builder, 101)
+    builder.tree(*KERNEL, DATABASE, accounts(101))
+    builder.build()
+    record = builder.root / "out/livecd.base.build.json"
+    pin(builder, 102)
+    with pytest.raises(DataError, match="user 'sshd' is 102:65534, was 101:65534"):
+        builder.build("other", earlier=record)
+    assert builder.made == []
+    builder.tree(*KERNEL, DATABASE, accounts(102))
+    builder.build("other")
+
+
+def test_a_user_that_is_not_pinned_is_told_before_packing(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pin(builder, 101)
+
+    def install(plan: RootfsPlan, *_: object, **__: object) -> None:
+        (plan.layout.tree / "etc").mkdir(parents=True)
+        (plan.layout.tree / "etc/passwd").write_text("new:x:103:65534:::\n")
+
+    def packed(_: RootfsPlan) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(stage, "install_packages", install)
+    monkeypatch.setattr(stage, "packed", packed)
+    with pytest.raises(DataError, match="ids/passwd: new:x:103:65534:::"):
+        builder.build()
+    assert builder.left() == set()

@@ -171,13 +171,29 @@ def refuse_moved(before: Numbers, now: Numbers, *, name: str) -> None:
     So is one that has got the number of one that is gone: its files would change hands. `name` is
     what messages call the earlier build.
     """
-    moved = [line for kind in ("user", "group") for line in _moved(before, now, kind)]
+    moved = _all_moved(before, now)
     if moved:
         raise DataError(
             f"ids are not those of {name}:" + _indented(moved),
             hint="pin them in the definition: 'coreimage rootfs ids' prints the lines of an "
             "earlier build; where no device has that one, build with --new-ids",
         )
+
+
+def refuse_moved_pins(before: Numbers, pins: Pins, *, name: str) -> None:
+    """Raise DataError when pins say another number than an earlier build, as refuse_moved does."""
+    passwd, group = (_text(each.values()) for each in (pins.users, pins.groups))
+    moved = _all_moved(before, numbers(passwd, group))
+    if moved:
+        raise DataError(
+            f"the definition pins other ids than those of {name}:" + _indented(moved),
+            hint="pin the earlier numbers again; where no device has that build, build with "
+            "--new-ids",
+        )
+
+
+def _all_moved(before: Numbers, now: Numbers) -> list[str]:
+    return [line for kind in ("user", "group") for line in _moved(before, now, kind)]
 
 
 def _moved(before: Numbers, now: Numbers, kind: str) -> Iterator[str]:

@@ -29,6 +29,16 @@ def accounts_of(target: Path) -> tuple[bytes, bytes]:
     return passwd, group
 
 
+def accounts_in(tree: Path) -> tuple[bytes, bytes]:
+    """Return passwd(5) and group(5) of a tree as far as we can read them, else nothing."""
+    try:
+        found = dict(_of_folder(tree))
+    except OSError:
+        found = {}
+    passwd, group = (found.get(name, b"") for name in _FILES)
+    return passwd, group
+
+
 def _of_folder(tree: Path) -> Iterator[tuple[str, bytes]]:
     for name in _FILES:
         path = tree / name

@@ -162,6 +162,19 @@ def test_no_build_gives_other_numbers_than_the_one_before(
     assert "--new-ids" in caught.value.hint
 
 
+def test_pins_that_contradict_an_earlier_build(tmp_path: Path) -> None:
+    group = "adm:x:4:\n"
+    ids.refuse_moved_pins(BEFORE, pins(tmp_path, USERS, group), name="build 7")
+    moved = pins(tmp_path, USERS.replace(":101:", ":103:"), group)
+    with pytest.raises(DataError) as caught:
+        ids.refuse_moved_pins(BEFORE, moved, name="build 7")
+    assert caught.value.message == (
+        "the definition pins other ids than those of build 7:\n"
+        "  user 'sshd' is 103:65534, was 101:65534"
+    )
+    assert "--new-ids" in caught.value.hint
+
+
 def test_the_numbers_of_a_record(tmp_path: Path) -> None:
     record = tmp_path / "livecd.core.build.json"
     with pytest.raises(NotFoundError, match="cannot be read: No such file"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.errors import DataError
-from coreimage.rootfs.tree.accounts import accounts_of
+from coreimage.rootfs.tree.accounts import accounts_in, accounts_of
 
 PASSWD, GROUP = b"root:x:0:0:::\n", b"root:x:0:\n"
 
@@ -54,3 +54,11 @@ def test_what_has_no_accounts(tmp_path: Path) -> None:
     for path in (cut, tmp_path / "text"):
         with pytest.raises(DataError, match="cannot be read"):
             accounts_of(path)
+
+
+def test_accounts_in_a_tree_as_far_as_there_are_any(tmp_path: Path) -> None:
+    assert accounts_in(tmp_path) == (b"", b"")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_bytes(PASSWD)
+    (tmp_path / "etc/group").symlink_to("/etc/group")
+    assert accounts_in(tmp_path) == (PASSWD, b"")
