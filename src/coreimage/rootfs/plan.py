@@ -130,6 +130,7 @@ class Step:
     """One program; `binds` are laid over files of the tree meanwhile.
 
     It runs `together` with the step before it when the two have nothing to do with each other.
+    `source` is the definition's file that it is a copy of.
     """
 
     title: str
@@ -138,6 +139,7 @@ class Step:
     stdin: Path | None = None
     binds: Mapping[str, Path] = field(default_factory=dict)
     together: bool = False
+    source: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +290,8 @@ def _package_steps(layout: Layout) -> list[Step]:
 def _early_steps(selection: Selection) -> list[Step]:
     """Return what runs after the essential packages are set up and before the others."""
     hooks = [
-        Step(title=name, argv=[f"/{INSIDE}/{name}"]) for name in selection.hooks("chroot_early")
+        Step(title=name, argv=[f"/{INSIDE}/{name}"], source=path)
+        for name, path in selection.hooks("chroot_early").items()
     ]
     pins = Step(title="pin users and groups", argv=["sh", f"/{INSIDE}/pin-ids"])
     return [
@@ -307,7 +310,10 @@ def _early_steps(selection: Selection) -> list[Step]:
 def _late_steps(selection: Selection, extra: Iterable[str], layout: Layout) -> list[Step]:
     """Return what runs on the finished tree: hooks inside, clearing up, hooks outside."""
     archives = [f"/etc/apt/{name}" for name in extra]
-    hooks = [Step(title=name, argv=[f"/{INSIDE}/{name}"]) for name in selection.hooks("chroot")]
+    hooks = [
+        Step(title=name, argv=[f"/{INSIDE}/{name}"], source=path)
+        for name, path in selection.hooks("chroot").items()
+    ]
     return [
         Step(title="includes", argv=_LAY_OVER, stdin=layout.overlay("late")),
         *_with_network(hooks),
@@ -318,8 +324,9 @@ def _late_steps(selection: Selection, extra: Iterable[str], layout: Layout) -> l
                 title=name,
                 argv=[str(layout.hooks / name), str(layout.tree)],
                 where=Where.BESIDE,
+                source=path,
             )
-            for name in selection.hooks("binary")
+            for name, path in selection.hooks("binary").items()
         ),
         Step(title="clear up", argv=_shell(_CLEAR)),
     ]

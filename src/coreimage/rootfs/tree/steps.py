@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,12 @@ from coreimage.rootfs.tree.chamber import Chamber, started
 # With less than this left, in bytes, a program that failed has most likely found no room.
 _FULL = 4 << 20
 _STDERR = 2
+# How chroot and env end when a program cannot be started; shells add 128 to a signal's number.
+_NOT_STARTED = (126, 127)
+_SHELL_SIGNALS = 128
+# Source: linux/binfmts.h, BINPRM_BUF_SIZE; path_resolution(7).
+_LONGEST_LINE = 256
+_MAX_LINKS = 40
 
 
 def chamber_of(plan: RootfsPlan) -> Chamber:
@@ -125,7 +132,9 @@ def run_steps(plan: RootfsPlan, steps: Sequence[Step], *, progress: Progress) ->
             ]
         for step, process in zip(group, processes, strict=True):
             if process.returncode:
-                raise failure(step.title, process.returncode, plan.layout.tree)
+                tree = plan.layout.tree
+                about = about_hook(step, process.returncode, tree) if step.source else ""
+                raise failure(step.title, process.returncode, tree, about=about)
 
 
 def _groups(steps: Sequence[Step]) -> list[list[Step]]:
@@ -158,8 +167,8 @@ def _step_started(
         yield process
 
 
-def failure(title: str, status: int, place: Path) -> CoreImageError:
-    """Return the error for a step that failed."""
+def failure(title: str, status: int, place: Path, *, about: str = "") -> CoreImageError:
+    """Return the error for a step that failed; `about` is what else can be told."""
     free = shutil.disk_usage(place if place.exists() else place.parent).free
     if free < _FULL:
         return CoreImageError(
@@ -167,9 +176,67 @@ def failure(title: str, status: int, place: Path) -> CoreImageError:
             hint="free some space, or set TMPDIR to another place",
         )
     return CommandError(
-        f"'{title}' failed, {run.describe_status(status)}",
+        f"'{title}' failed, {_described(status)}" + (f": {about}" if about else ""),
         hint="its own words are in the log, above this message",
     )
+
+
+def _described(status: int) -> str:
+    told = run.describe_status(status)
+    if _SHELL_SIGNALS < status <= _SHELL_SIGNALS + signal.NSIG:
+        told += f" ({run.describe_status(_SHELL_SIGNALS - status)})"
+    return told
+
+
+def about_hook(step: Step, status: int, tree: Path) -> str:
+    """Return where a hook that failed is from, and why it could not be started if so."""
+    assert step.source is not None  # noqa: S101  it is a hook
+    reason = ""
+    if status in _NOT_STARTED:
+        with suppress(OSError):
+            reason = _not_started(step, step.source, tree)
+    return f"{step.source}" + (f": {reason}" if reason else "")
+
+
+def _not_started(step: Step, hook: Path, tree: Path) -> str:
+    """Return why a hook cannot be started, or nothing when it is not known to be so."""
+    inside = step.where is Where.INSIDE
+    if inside and not hook.stat().st_mode & 0o100:
+        return "it is not executable"
+    with hook.open("rb") as file:
+        first = file.readline(_LONGEST_LINE).decode(errors="replace").removesuffix("\n")
+    if not first.startswith("#!"):
+        return "it does not begin with '#!' and an interpreter"
+    if first.endswith("\r"):
+        first = first.removesuffix("\r") + "\\r"
+        return f"its interpreter '{first[2:].strip()}' is not there: its lines end with CR LF"
+    name = (first[2:].split() or [""])[0]
+    if not _is_in(tree if inside else Path("/"), name):
+        return f"its interpreter '{name}' is not " + ("in the system" if inside else "here")
+    return ""
+
+
+def _is_in(tree: Path, name: str) -> bool:
+    """Whether a tree has a path, links followed as its programs would."""
+    at, links = tree, 0
+    pending = name.split("/")[::-1]
+    while pending:
+        part = pending.pop()
+        here = at / part
+        if part == "..":
+            at = at if at == tree else at.parent
+        elif here.is_symlink():
+            links += 1
+            if links > _MAX_LINKS:
+                return False
+            target = str(here.readlink())
+            at = tree if target.startswith("/") else at
+            pending += target.split("/")[::-1]
+        elif not here.exists():
+            return False
+        else:
+            at = here
+    return True
 
 
 @contextmanager

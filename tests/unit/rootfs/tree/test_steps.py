@@ -70,6 +70,67 @@ def test_a_step_that_fails_is_named_and_is_the_last_one(
     assert not done.exists()
 
 
+def hook(folder: Path, text: str, *, mode: int = 0o755) -> Path:
+    path = folder / "60-bad.chroot"
+    path.write_bytes(text.encode())
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "reason"),
+    [
+        ("#!/bin/sh\r", 127, "its interpreter '/bin/sh\\r' is not there: its lines end with CR LF"),
+        ("#! /usr/bin/env sh\r", 127, "its interpreter '/usr/bin/env sh\\r' is not there"),
+        ("#!/usr/bin/python3 -E", 127, "its interpreter '/usr/bin/python3' is not in the system"),
+        ("#!/loop", 127, "its interpreter '/loop' is not in the system"),
+        ("#!/bin/away", 127, "its interpreter '/bin/away' is not in the system"),
+        ("true", 126, "it does not begin with '#!'"),
+        ("#!/bin/sh", 127, ""),
+        ("#!/bin/absolute", 127, ""),
+        ("#!/usr/bin/python3", 1, ""),
+    ],
+)
+def test_a_hook_is_told_by_its_file_and_why_it_did_not_start(
+    tmp_path: Path, plan: RootfsPlan, first: str, status: int, reason: str
+) -> None:
+    tree = plan.layout.tree
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "bin").symlink_to("usr/bin")
+    (tree / "loop").symlink_to("loop")
+    (tree / "usr/bin/dash").touch()
+    (tree / "usr/bin/sh").symlink_to("dash")
+    (tree / "usr/bin/absolute").symlink_to("/../bin/sh")
+    (tree / "usr/bin/away").symlink_to(tmp_path)
+    path = hook(tmp_path, f"{first}\ntrue\n")
+    step = Step(title=path.name, argv=["/x"], source=path)
+    told = stage.about_hook(step, status, tree)
+    assert told.startswith(f"{path}: {reason}" if reason else f"{path}")
+    assert reason or told == str(path)
+
+
+def test_a_hook_that_is_not_executable(tmp_path: Path, plan: RootfsPlan) -> None:
+    path = hook(tmp_path, "#!/bin/sh\n", mode=0o644)
+    step = Step(title=path.name, argv=["/x"], source=path)
+    assert stage.about_hook(step, 126, plan.layout.tree) == f"{path}: it is not executable"
+
+
+def test_the_file_of_a_hook_that_fails_is_named(tmp_path: Path, plan: RootfsPlan) -> None:
+    path = hook(tmp_path, "#!/absent/sh\n")
+    argv = ["sh", "-c", "exit 127"]
+    step = Step(title=path.name, argv=argv, where=Where.BESIDE, source=path)
+    with pytest.raises(CommandError) as caught:
+        stage.run_steps(plan, [step], progress=Silent())
+    assert caught.value.message == (
+        f"'60-bad.chroot' failed, exit status 127: {path}: its interpreter '/absent/sh' is not here"
+    )
+
+
+def test_a_signal_is_named(tmp_path: Path) -> None:
+    told = stage.failure("a hook", 143, tmp_path).message
+    assert told == "'a hook' failed, exit status 143 (killed by SIGTERM)"
+
+
 def test_access_control_lists_survive_packing(tmp_path: Path) -> None:
     journal = tmp_path / "tree/var/log/journal"
     journal.mkdir(parents=True)
