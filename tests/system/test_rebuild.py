@@ -66,6 +66,16 @@ def somebody(ground: Path) -> Iterator[Product]:
         shutil.rmtree(home.parent)
 
 
+def test_a_newer_package_leaves_the_device_tarball_as_it_is(road: Road, tmp_path: Path) -> None:
+    product = Product(folder=tmp_path, environment={"SOURCE_DATE_EPOCH": str(_epoch(road) + 86400)})
+    output = tmp_path / "out"
+    product.run("rootfs", "build", "debian-core", "--release", "13", "--output", output)
+    name = "livecd.*.device.tar.gz"
+    assert sums(output, name) == sums(road.artifacts, name)
+    name = "livecd.*.rootfs.tar.gz"
+    assert sums(output, name) != sums(road.artifacts, name)
+
+
 def test_another_user_on_another_host_gets_the_same_image_and_disk(
     road: Road, ground: Path
 ) -> None:

@@ -288,7 +288,6 @@ def _pack(job: _Job, plan: RootfsPlan) -> SplitResult:
             rootfs=job.path("rootfs"),
             device=job.path("device") if "device" in job.names else None,
             bootloader=job.inputs.selection.bootloader,
-            epoch=plan.epoch,
             level=job.gzip_level,
         )
 

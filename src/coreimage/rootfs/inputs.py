@@ -15,7 +15,7 @@ from coreimage.rootfs.definitions.definition import Selection
 from coreimage.rootfs.reuse.recipe import fingerprint, image_recipe, package_recipe
 
 # Raised whenever the same inputs would give other bytes than before.
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

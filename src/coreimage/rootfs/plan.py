@@ -32,13 +32,29 @@ for group in {_DEBS}/early/*/; do
     {_DPKG} --configure --pending
 done
 """
-# The kernel and initramfs-tools would each make it.
+# The kernel and initramfs-tools would each make it. No time in it is later than the kernel's: that
+# of a package that has nothing to do with it would make it another one.
 _INITRAMFS = f"""\
 cd {_LATER} 2> /dev/null && [ -e update-initramfs ] || exit 0
 sort -u update-initramfs | grep '^-c' > wanted || echo -u > wanted
+kernel=$(ls -t /boot/vmlinuz-* 2> /dev/null | head -n 1)
+time=$([ -z "$kernel" ] || date -r "$kernel" +%s)
+if [ -n "$time" ] && [ "$time" -lt "$SOURCE_DATE_EPOCH" ]; then
+    SOURCE_DATE_EPOCH=$time
+fi
 while read -r words; do
     update-initramfs $words < /dev/null
 done < wanted
+"""
+# What goes to the device tarball, where dpkg, depmod and update-initramfs have left the time of the
+# build: it stays the same as long as the kernel does.
+_DATE = """\
+kernel=$(ls -t /boot/vmlinuz-* 2> /dev/null | head -n 1)
+[ -n "$kernel" ] || exit 0
+for place in /boot /usr/lib/modules /usr/lib/firmware /usr/lib/linux-image-* \\
+    /lib/modules /lib/firmware /lib/linux-image-*; do
+    [ ! -d "$place" ] || find "$place" -newer "$kernel" -exec touch -h -r "$kernel" {} +
+done
 """
 _NETWORK = f"""\
 [ -e /etc/resolv.conf ] || [ -L /etc/resolv.conf ] && exit
@@ -314,6 +330,7 @@ def _late_steps(selection: Selection, extra: Iterable[str], layout: Layout) -> l
         Step(title=name, argv=[f"/{INSIDE}/{name}"], source=path)
         for name, path in selection.hooks("chroot").items()
     ]
+    dated = [Step(title="date what belongs to the kernel", argv=_shell(_DATE))]
     return [
         Step(title="includes", argv=_LAY_OVER, stdin=layout.overlay("late")),
         *_with_network(hooks),
@@ -328,6 +345,7 @@ def _late_steps(selection: Selection, extra: Iterable[str], layout: Layout) -> l
             )
             for name, path in selection.hooks("binary").items()
         ),
+        *(dated if selection.has_device_tarball else []),
         Step(title="clear up", argv=_shell(_CLEAR)),
     ]
 

@@ -1,13 +1,16 @@
+import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from coreimage.lib import run
 from coreimage.rootfs.archives.archive import Archive
 from coreimage.rootfs.archives.extra import ExtraArchive
 from coreimage.rootfs.definitions.definition import select
-from coreimage.rootfs.plan import RootfsPlan, Step, Where, plan_build, step_lines
+from coreimage.rootfs.plan import _DATE, RootfsPlan, Step, Where, plan_build, step_lines
 from tests.support.definitions import BASE, write
 
 WHEN = datetime(2026, 11, 23, 14, 46, 23, tzinfo=UTC)
@@ -59,6 +62,7 @@ def test_a_plan_is_data(tmp_path: Path) -> None:
         "forget this machine's network",
         "remove what the build needed",
         "05.binary",
+        "date what belongs to the kernel",
         "clear up",
     ]
     (outside,) = (step for step in made.late if step.where is Where.BESIDE)
@@ -95,7 +99,12 @@ def test_early_steps_come_between_the_essential_packages_and_the_others(tmp_path
         "forget this machine's network",
     ]
     assert names[begin + 7] == "install what others need first"
-    assert titles(list(made.late)) == ["includes", "remove what the build needed", "clear up"]
+    assert titles(list(made.late)) == [
+        "includes",
+        "remove what the build needed",
+        "date what belongs to the kernel",
+        "clear up",
+    ]
 
 
 def test_what_many_packages_ask_for_is_put_off_until_all_packages_are_set_up(
@@ -131,3 +140,28 @@ def test_steps_as_text(tmp_path: Path) -> None:
     assert "inside  make the initramfs (meanwhile): " in "\n".join(lines)
     late = lines[lines.index("") + 1]
     assert late == "inside  includes: tar --extract --file=- --directory=/ < /scratch/late.tar"
+
+
+def test_what_belongs_to_the_kernel_has_no_later_time(tmp_path: Path) -> None:
+    times = {
+        "boot/vmlinuz-6.1": 3000,
+        "boot/initrd.img-6.1": 4000,
+        "boot/System.map-6.1": 2000,
+        "usr/lib/modules/6.1/modules.dep": 4000,
+        "usr/lib/modules/6.1/kernel/a.ko": 1000,
+        "usr/lib/linux-image-6.1/board.dtb": 5000,
+        "usr/lib/other": 5000,
+    }
+    for name, time in times.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time, time))
+    (tmp_path / "lib").symlink_to("usr/lib")
+    script = re.sub(r"(?<=\s)/(?=boot|usr|lib)", f"{tmp_path}/", _DATE)
+    run.run(["sh", "-ec", script])
+    found = {name: int((tmp_path / name).stat().st_mtime) for name in times}
+    assert found == {
+        name: time if name == "usr/lib/other" else min(time, 3000) for name, time in times.items()
+    }
+    assert (tmp_path / "usr/lib/modules/6.1/kernel").stat().st_mtime == 3000

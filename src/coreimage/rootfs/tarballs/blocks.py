@@ -81,6 +81,11 @@ class Member:
     blocks: bytes
     plain: bool
 
+    @property
+    def mtime(self) -> int:
+        """When it was changed, in UNIX seconds."""
+        return int(_parse(self.blocks).mtime)
+
     def rewritten(self, name: str, link: str) -> bytes:
         """Return headers with another name and link."""
         if self.plain and (name, link) == (self.name, self.link):

@@ -51,6 +51,7 @@ class SplitResult:
     passwd: bytes = b""
     group: bytes = b""
     kernels: dict[str, str] = field(default_factory=dict)
+    kernel_time: int = 0
     has_dtbs: bool = False
     copyrights: dict[str, bytes] = field(default_factory=dict)
     entries: int = 0
@@ -59,12 +60,13 @@ class SplitResult:
 
 
 def split(
-    stream: Reader, *, rootfs: Path, device: Path | None, bootloader: str, epoch: int, level: int
+    stream: Reader, *, rootfs: Path, device: Path | None, bootloader: str, level: int
 ) -> SplitResult:
     """Write a tree's tar stream as two gzipped tarballs, in one pass; raises DataError.
 
     Without `device` nothing is taken out of the tree. Device trees of the kernel become assets
-    for u-boot, which must have them; other boot loaders get them from the firmware.
+    for u-boot, which must have them; other boot loaders get them from the firmware. What is added
+    has the kernel's time.
     """
     result = SplitResult()
     reader = BlockReader(stream)
@@ -86,7 +88,7 @@ def split(
                 machine.write(member.rewritten(name, link))
                 _pass_on(reader, member, machine, result)
         if machine is not None:
-            _add_hardware(machine, result, bootloader=bootloader, epoch=epoch)
+            _add_hardware(machine, result, bootloader=bootloader)
     return result
 
 
@@ -109,7 +111,7 @@ def _pass_on(reader: BlockReader, member: Member, target: TarFile, result: Split
         left -= len(chunk)
 
 
-def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str, epoch: int) -> None:
+def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str) -> None:
     for kind in _ASSETS:
         if kind not in result.kernels:
             raise DataError(
@@ -123,7 +125,9 @@ def _add_hardware(target: TarFile, result: SplitResult, *, bootloader: str, epoc
         dtbs=_DTBS if result.has_dtbs else "",
     )
     text = hardware.to_yaml().encode()
-    target.add(tar.entry("hardware.yaml", mtime=epoch, mode=0o644, size=len(text)), text)
+    target.add(
+        tar.entry("hardware.yaml", mtime=result.kernel_time, mode=0o644, size=len(text)), text
+    )
 
 
 def _placed(member: Member, result: SplitResult, bootloader: str) -> tuple[str | None, str]:
@@ -138,6 +142,8 @@ def _placed(member: Member, result: SplitResult, bootloader: str) -> tuple[str |
                     hint="name one kernel package in the definition",
                 )
         result.kernels[kind] = release
+        if kind == "vmlinuz":
+            result.kernel_time = member.mtime
     place = _place(member.name, bootloader)
     result.has_dtbs = result.has_dtbs or (place or "").startswith(f"{_DTBS}/")
     if member.kind != tarfile.LNKTYPE:

@@ -92,7 +92,6 @@ class Halves:
             rootfs=self.rootfs,
             device=self.device,
             bootloader=bootloader,
-            epoch=EPOCH,
             level=1,
         )
 
@@ -220,7 +219,6 @@ def test_a_tree_that_was_cut_short_is_refused(tmp_path: Path, size: int) -> None
             rootfs=tmp_path / "r",
             device=tmp_path / "d",
             bootloader="grub",
-            epoch=EPOCH,
             level=1,
         )
 
@@ -244,6 +242,12 @@ def test_device_trees_are_assets_for_u_boot(tmp_path: Path) -> None:
     }
     hardware = Hardware.from_yaml(found["hardware.yaml"][1].decode())
     assert (hardware.bootloader, hardware.dtbs) == ("u-boot", "assets/dtbs")
+
+
+def test_what_is_added_has_the_time_of_the_kernel(tmp_path: Path) -> None:
+    vmlinuz = member("./boot/vmlinuz-6.1.0-1-cloud", data=b"kernel", mtime=1431345600)
+    halves = Halves(tmp_path, [vmlinuz, KERNEL[1]])
+    assert halves.read(halves.device)["hardware.yaml"][0].mtime == 1431345600
 
 
 def test_other_boot_loaders_have_no_device_trees_to_load(tmp_path: Path) -> None:

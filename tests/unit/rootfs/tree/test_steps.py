@@ -138,7 +138,7 @@ def test_access_control_lists_survive_packing(tmp_path: Path) -> None:
     with run.start(pack_argv(0), cwd=tmp_path / "tree", stdout=run.PIPE) as process:
         assert process.stdout is not None
         rootfs = tmp_path / "rootfs.tar.gz"
-        split(process.stdout, rootfs=rootfs, device=None, bootloader="grub", epoch=0, level=1)
+        split(process.stdout, rootfs=rootfs, device=None, bootloader="grub", level=1)
     with tarfile.open(rootfs) as archive:
         found = tar.xattrs(archive.getmember("var/log/journal"))
     assert found == {"system.posix_acl_default": ACL}
