@@ -28,7 +28,11 @@ from coreimage.rootfs.archives.complaints import (
     refuse_missing_components,
     too_slow,
 )
-from coreimage.rootfs.archives.extra import ExtraArchive, definition_archives
+from coreimage.rootfs.archives.extra import (
+    ExtraArchive,
+    definition_archives,
+    refuse_conflicts,
+)
 from coreimage.rootfs.archives.lists import KeptLists, question_of
 from coreimage.rootfs.definitions.definition import Selection
 
@@ -133,22 +137,21 @@ def find_archive(
     """Return the archive for a selection: configured, else the host's own, else the default.
 
     The definition's own archives are added to `extras`; of two with one name, that of `extras` is
-    taken. Raises NotFoundError when the archive's keyring is not on this host.
+    taken. Raises NotFoundError when the archive's keyring is not on this host, DataError when two
+    archives give one suite different keys.
     """
     distribution, release = selection.definition.distribution, selection.release
     keyring = _find_keyring(distribution, settings)
     mirrors = _mirrors(selection, settings, scratch)
     components = " ".join(release.components)
-    return Archive(
-        suite=release.series,
-        sources=[
-            f"deb [signed-by={keyring}] {mirrors[kind].rstrip('/')} {suite} {components}"
-            for kind, suites in (("main", release.suites), ("security", release.security_suites))
-            for suite in suites
-        ],
-        keyring=keyring,
-        extras=_all_extras(selection, keyring, extras, mirrors["main"]),
-    )
+    sources = [
+        f"deb [signed-by={keyring}] {mirrors[kind].rstrip('/')} {suite} {components}"
+        for kind, suites in (("main", release.suites), ("security", release.security_suites))
+        for suite in suites
+    ]
+    found = _all_extras(selection, keyring, extras, mirrors["main"])
+    refuse_conflicts(sources, found)
+    return Archive(suite=release.series, sources=sources, keyring=keyring, extras=found)
 
 
 def _mirrors(selection: Selection, settings: ArchiveSettings, scratch: Path) -> dict[str, str]:
