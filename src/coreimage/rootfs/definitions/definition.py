@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.lib.arches import known_arches
 from coreimage.model.build import Subproject, target_of
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
@@ -148,7 +149,12 @@ class Selection:
             "DEVICE": self.device,
             "SUBPROJECT": self.subproject,
         }
-        return read_list(path, facts=facts)
+        known: dict[str, Sequence[str]] = {
+            # Those of a definition that is extended may be more than this one's.
+            "ARCHITECTURES": sorted({*known_arches(), *self.definition.architectures}),
+            "SUBPROJECT": list(Subproject),
+        }
+        return read_list(path, facts=facts, known=known)
 
     @property
     def own_device(self) -> str:
