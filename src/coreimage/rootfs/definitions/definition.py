@@ -223,6 +223,9 @@ class Selection:
         choice = (self.release_name, self.arch, self.device, self.subproject)
         state.update("".join(f"\0{each}" for each in choice).encode())
         for name, path in self.contributions():
+            if path.is_dir() and not path.is_symlink():
+                state.update(f"\0{name}\0folder\0".encode())
+                continue
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
             state.update(f"\0{name}\0{executable}\0{len(content)}\0".encode())
