@@ -21,7 +21,7 @@ from pydantic import (
 from coreimage.errors import ConfigError, NotFoundError
 from coreimage.feeds import ChannelSettings, Strict
 from coreimage.lib.tomltext import SYNTAX_HINT, place_of, syntax_complaint
-from coreimage.model.build import ARCH_WORD, Subproject
+from coreimage.model.build import ARCH_WORD, PIN_PRIORITIES, Subproject
 
 CONFIG_NAME = "coreimage.toml"
 _MAX_PORT = 65535
@@ -38,6 +38,16 @@ class ArchiveSettings(Strict):
     ppa_keyrings: Path | None = None
 
 
+def _check_priority(value: int) -> int:
+    if value == 0 or value not in PIN_PRIORITIES:
+        first, last = PIN_PRIORITIES[0], PIN_PRIORITIES[-1]
+        raise ValueError(f"expected a priority from {first} to {last} that is not 0")
+    return value
+
+
+_Priority = Annotated[int, AfterValidator(_check_priority)]
+
+
 class ExtraArchiveSettings(Strict):
     """A signed archive that builds may add to their own; `{series}` of a suite is replaced."""
 
@@ -45,7 +55,7 @@ class ExtraArchiveSettings(Strict):
     suites: Sequence[str] = Field(default=("{series}",), min_length=1)
     components: Sequence[str] = ("main",)
     keyring: Path
-    pin: int | None = None
+    pin: _Priority | None = None
     origin: str | None = None
 
 

@@ -1,15 +1,18 @@
 """What the real apt says about archives that are good, forged, stale or broken."""
 
+import socket
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from coreimage.config import ArchiveSettings
-from coreimage.errors import ConfigError, DataError, TrustError, UnavailableError
+from coreimage.errors import ConfigError, CoreImageError, DataError, TrustError, UnavailableError
 from coreimage.lib import run
 from coreimage.rootfs.archives import archive
 from coreimage.rootfs.archives.archive import Resolution, find_archive, locked_archive, resolve
@@ -203,13 +206,16 @@ def test_another_key_is_not_trusted(made: PackageArchive, tmp_path: Path) -> Non
 
 
 def test_an_unsigned_archive_is_not_trusted(made: PackageArchive, tmp_path: Path) -> None:
-    release = made.publish(PACKAGES)
+    _remove_signature(made.publish(PACKAGES))
+    with pytest.raises(TrustError, match="is not signed"):
+        ask(made, tmp_path)
+
+
+def _remove_signature(release: Path) -> None:
     lines = release.read_text().splitlines()
     signature = lines.index("-----BEGIN PGP SIGNATURE-----")
     (release.parent / "Release").write_text("\n".join(lines[3:signature]) + "\n")
     release.unlink()
-    with pytest.raises(TrustError, match="is not signed"):
-        ask(made, tmp_path)
 
 
 def test_a_stale_archive_is_not_trusted(made: PackageArchive, tmp_path: Path) -> None:
@@ -220,10 +226,80 @@ def test_a_stale_archive_is_not_trusted(made: PackageArchive, tmp_path: Path) ->
 
 def test_a_suite_that_is_not_there(made: PackageArchive, tmp_path: Path) -> None:
     made.publish(PACKAGES)
-    with pytest.raises(UnavailableError, match="cannot be used: ") as caught:
+    with pytest.raises(DataError, match=f"at '{made.uri}' has no suite 'trixie-updates'") as caught:
         ask(made, tmp_path, release="14")
-    assert "trixie-updates" in caught.value.message
     assert "'archives'" in caught.value.hint
+
+
+def test_a_suite_that_is_no_longer_there(made: PackageArchive, tmp_path: Path) -> None:
+    release = made.publish(PACKAGES)
+    kept(made, tmp_path, "first")
+    release.unlink()
+    with pytest.raises(DataError, match="has no suite 'trixie'"):
+        kept(made, tmp_path, "second")
+
+
+def test_an_archive_that_loses_its_signature_is_not_trusted(
+    made: PackageArchive, tmp_path: Path
+) -> None:
+    release = made.publish(PACKAGES)
+    kept(made, tmp_path, "first")
+    _remove_signature(release)
+    with pytest.raises(TrustError, match="is no longer signed"):
+        kept(made, tmp_path, "second")
+
+
+def test_a_component_that_is_not_there(made: PackageArchive, tmp_path: Path) -> None:
+    made.publish(PACKAGES)
+    wrong = 'suites = ["trixie"], components = ["mian"]'
+    text = DEFINITION.replace('suites = ["trixie"]', wrong, 1)
+    with pytest.raises(DataError, match="has no component 'mian' in suite 'trixie'") as caught:
+        ask(made, tmp_path, text=text)
+    assert "'components'" in caught.value.hint
+
+
+@pytest.mark.parametrize("code", [404, 503])
+def test_a_server_in_trouble_is_no_mistake_of_the_definition(
+    made: PackageArchive, tmp_path: Path, code: int
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(code)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        made.uri = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(DataError if code == 404 else UnavailableError, match="'tiny'"):
+            ask(made, tmp_path)
+        server.shutdown()
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
+    made: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_PATIENCE", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        made.uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=r"did not arrive within 0\.025 minutes"):
+            ask(made, tmp_path)
+
+
+def test_a_disk_that_fills_up_is_named(
+    made: PackageArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.publish(PACKAGES)
+    monkeypatch.setattr(archive, "_ROOM_FOR_INDICES", 1 << 80)
+    with pytest.raises(CoreImageError, match="no space for the indices of package archives"):
+        ask(made, tmp_path)
+    monkeypatch.setattr(archive, "_ROOM_FOR_INDICES", 0)
+    monkeypatch.setattr(archive, "_PATIENCE", 0.0)
+    monkeypatch.setattr(archive, "_FULL", 1 << 80)
+    (tmp_path / "scratch").rename(tmp_path / "earlier")
+    with pytest.raises(CoreImageError, match="no space for the indices of the package archive"):
+        ask(made, tmp_path)
 
 
 def test_a_mirror_that_is_not_there(made: PackageArchive, tmp_path: Path) -> None:

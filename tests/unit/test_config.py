@@ -57,6 +57,16 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "'channels.edge': value error, without 'files', 'project' is required",
             "",
         ),
+        (
+            "extra_archives.x = { uri = 'u', keyring = 'k', pin = 32768 }",
+            "'extra_archives.x.pin' is 32768: value error, expected a priority from -32768 to",
+            "",
+        ),
+        (
+            "extra_archives.x = { uri = 'u', keyring = 'k', pin = 0 }",
+            "'extra_archives.x.pin' is 0: value error, expected a priority",
+            "",
+        ),
         ("channels = 7", "'channels' is 7: input should be a valid dictionary", ""),
         ("serve = [", "coreimage.toml:1: invalid value (at end of document)", SYNTAX_HINT),
     ],

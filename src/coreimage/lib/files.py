@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from coreimage.errors import BusyError, CoreImageError
+from coreimage.errors import BusyError, CoreImageError, DataError
 
 CHUNK = 1 << 20
 _SCRATCH_PREFIX = ".scratch-"
@@ -81,6 +81,19 @@ def fsync_tree(root: Path) -> None:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         fsync_directory(Path(folder))
+
+
+def read_text(path: Path) -> str:
+    """Return a text that people have written; raises DataError with the line that is not UTF-8."""
+    data = path.read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8",
+            hint="save the file as UTF-8",
+        ) from error
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:

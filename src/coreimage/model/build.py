@@ -49,6 +49,9 @@ class BuildResult(StrEnum):
 # What ARCHES and schedules say: an architecture, or one of its devices as in armhf+raspi2.
 ARCH_WORD = r"[a-z0-9]+(?:\+[a-z0-9][a-z0-9_-]*)?"
 
+# apt keeps the priorities of pins in 16 bits, and gives 0 no meaning.
+PIN_PRIORITIES = range(-(2**15), 2**15)
+
 
 def target_of(arch: str, device: str) -> str:
     """Return how names of files and settings of channels call a device of an architecture.

@@ -131,7 +131,11 @@ for worker in dict.values(module.WORKERS):
     if worker.returncode:
         sys.exit(worker.returncode)
 """
-_LAY_OVER = ["tar", "--extract", "--file=-", "--directory=/"]
+_LAY_OVER = [
+    *["tar", "--extract", "--file=-", "--directory=/"],
+    # A folder that is there stays as it is, also one that is reached by a link, as /lib is.
+    *["--no-overwrite-dir", "--keep-directory-symlink"],
+]
 
 
 class Where(StrEnum):
@@ -285,7 +289,7 @@ def _package_steps(layout: Layout) -> list[Step]:
         Step(title="install what others need first", argv=_shell(_GROUPS), binds=debs),
         Step(
             title="unpack the other packages",
-            argv=_shell(f"[ -z '$(ls {_DEBS}/last)' ] || {_DPKG} --unpack {_DEBS}/last/*.deb"),
+            argv=_shell(f'[ -z "$(ls {_DEBS}/last)" ] || {_DPKG} --unpack {_DEBS}/last/*.deb'),
             binds=debs,
         ),
         Step(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.errors import BusyError, CoreImageError
+from coreimage.errors import BusyError, CoreImageError, DataError
 from coreimage.lib import files, run
 
 LOCKS = """
@@ -32,6 +32,16 @@ with files.scratch_directory(pathlib.Path(sys.argv[1])) as scratch:
     print(scratch, flush=True)
     time.sleep(600)
 """
+
+
+def test_a_text_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes("ä\r\nb".encode())
+    assert files.read_text(path) == "ä\r\nb"
+    path.write_bytes(b"a\nb\n\xfc\nc\xfc")
+    with pytest.raises(DataError, match="/x:3: byte 0xfc is not UTF-8") as caught:
+        files.read_text(path)
+    assert caught.value.hint
 
 
 @contextmanager

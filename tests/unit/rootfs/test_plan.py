@@ -1,12 +1,13 @@
 import os
 import re
+import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from coreimage.lib import run
+from coreimage.lib import run, tar
 from coreimage.rootfs.archives.archive import Archive
 from coreimage.rootfs.archives.extra import ExtraArchive
 from coreimage.rootfs.definitions.definition import select
@@ -122,6 +123,39 @@ def test_what_many_packages_ask_for_is_put_off_until_all_packages_are_set_up(
     assert [step.title for step in steps if step.together] == ["make the initramfs"]
 
 
+@pytest.mark.parametrize("names", [[], ["a.deb", "b.deb"]])
+def test_there_may_be_nothing_left_to_unpack(tmp_path: Path, names: list[str]) -> None:
+    (step,) = (
+        each for each in plan(tmp_path).packages if each.title == "unpack the other packages"
+    )
+    last = tmp_path / "debs/last"
+    last.mkdir(parents=True)
+    for name in names:
+        (last / name).touch()
+    script = step.argv[-1].replace("/var/cache/apt/archives", str(tmp_path / "debs"))
+    said = run.run([*step.argv[:-1], script.replace("dpkg --force-unsafe-io", "echo")]).stdout
+    expected = " ".join(["--unpack", *(str(last / name) for name in names)]) if names else ""
+    assert said.decode().strip() == expected
+
+
+def test_an_empty_folder_is_laid_over_none_that_is_there(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "usr/lib").mkdir(parents=True)
+    (tree / "lib").symlink_to("usr/lib")
+    (tree / "private").mkdir(mode=0o700)
+    names = ["lib", "lib/new", "private", "var/empty"]
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in names:
+            archive.addfile(tar.entry(name, mtime=0, mode=0o755, kind=tarfile.DIRTYPE))
+    argv = plan(tmp_path).late[0].argv
+    with (tmp_path / "x.tar").open("rb") as file:
+        run.run([word.replace("--directory=/", f"--directory={tree}") for word in argv], stdin=file)
+    assert (tree / "lib").is_symlink()
+    assert (tree / "usr/lib/new").is_dir()
+    assert (tree / "private").stat().st_mode & 0o777 == 0o700
+    assert (tree / "var/empty").stat().st_mode & 0o777 == 0o755
+
+
 def test_extra_archives_are_gone_at_the_end(tmp_path: Path) -> None:
     extra = ExtraArchive(name="a", sources="Types: deb\n", preferences="Package: x\n")
     made = plan(tmp_path, replace(ARCHIVE, extras=[extra]))
@@ -139,7 +173,8 @@ def test_steps_as_text(tmp_path: Path) -> None:
     lines = list(step_lines(plan(tmp_path)))
     assert "inside  make the initramfs (meanwhile): " in "\n".join(lines)
     late = lines[lines.index("") + 1]
-    assert late == "inside  includes: tar --extract --file=- --directory=/ < /scratch/late.tar"
+    assert late.startswith("inside  includes: tar --extract --file=- --directory=/ --no-")
+    assert late.endswith(" < /scratch/late.tar")
 
 
 def test_what_belongs_to_the_kernel_has_no_later_time(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,15 +16,23 @@ from urllib.parse import unquote, urlsplit
 from coreimage.config import ArchiveSettings
 from coreimage.errors import (
     CommandError,
-    CoreImageError,
     DataError,
     NotFoundError,
-    TrustError,
-    UnavailableError,
 )
 from coreimage.lib import run
-from coreimage.lib.files import sha256_of
-from coreimage.rootfs.archives.extra import ExtraArchive, definition_archives
+from coreimage.lib.files import require_space, sha256_of
+from coreimage.rootfs.archives.complaints import (
+    archive_error,
+    complaints,
+    no_space,
+    refuse_missing_components,
+    too_slow,
+)
+from coreimage.rootfs.archives.extra import (
+    ExtraArchive,
+    definition_archives,
+    refuse_conflicts,
+)
 from coreimage.rootfs.archives.lists import KeptLists, question_of
 from coreimage.rootfs.definitions.definition import Selection
 
@@ -35,11 +44,12 @@ _TARGET_FILES = "$(REPO_URI)\t$(RELEASE)\t$(FILENAME)"
 # Where the main mirror has but these, and a mirror of ports has the others.
 _MAIN_ARCHES = {"ubuntu": ("amd64", "i386")}
 _INDEX_TARGETS = "$(RELEASE)\t$(REPO_URI)\t$(ORIGIN)\t$(COMPONENT)"
-# How apt says that it has an index but does not trust it.
-_REFUSALS = re.compile(
-    r"GPG error|is not signed|signature|NO_PUBKEY|KEYEXPIRED|BADSIG|EXPKEYSIG|REVKEYSIG"
-    r"|is expired|is not valid yet|Hash Sum mismatch"
-)
+# What Debian's main archive takes, in bytes: its index, and what apt makes of it.
+_ROOM_FOR_INDICES = 128 << 20
+# With less than this left, in bytes, apt has most likely found no room: it waits for ever then.
+_FULL = 4 << 20
+# How long indices may take to arrive, in seconds: tens of megabytes, also on a slow line.
+_PATIENCE = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,22 +137,21 @@ def find_archive(
     """Return the archive for a selection: configured, else the host's own, else the default.
 
     The definition's own archives are added to `extras`; of two with one name, that of `extras` is
-    taken. Raises NotFoundError when the archive's keyring is not on this host.
+    taken. Raises NotFoundError when the archive's keyring is not on this host, DataError when two
+    archives give one suite different keys.
     """
     distribution, release = selection.definition.distribution, selection.release
     keyring = _find_keyring(distribution, settings)
     mirrors = _mirrors(selection, settings, scratch)
     components = " ".join(release.components)
-    return Archive(
-        suite=release.series,
-        sources=[
-            f"deb [signed-by={keyring}] {mirrors[kind].rstrip('/')} {suite} {components}"
-            for kind, suites in (("main", release.suites), ("security", release.security_suites))
-            for suite in suites
-        ],
-        keyring=keyring,
-        extras=_all_extras(selection, keyring, extras, mirrors["main"]),
-    )
+    sources = [
+        f"deb [signed-by={keyring}] {mirrors[kind].rstrip('/')} {suite} {components}"
+        for kind, suites in (("main", release.suites), ("security", release.security_suites))
+        for suite in suites
+    ]
+    found = _all_extras(selection, keyring, extras, mirrors["main"])
+    refuse_conflicts(sources, found)
+    return Archive(suite=release.series, sources=sources, keyring=keyring, extras=found)
 
 
 def _mirrors(selection: Selection, settings: ArchiveSettings, scratch: Path) -> dict[str, str]:
@@ -291,21 +300,16 @@ def resolve(
     """Ask apt what it would install into an empty system; nothing is downloaded but indices.
 
     In the folder `keep` indices last from run to run; their signatures and dates are checked
-    every time. Raises UnavailableError when a mirror cannot be reached or lacks a suite, TrustError
-    when the signature or the date of any archive is refused, DataError for a package that does not
-    exist.
+    every time. Raises UnavailableError when a mirror cannot be reached, TrustError when the
+    signature or the date of any archive is refused, DataError for a suite, a component or a package
+    that does not exist, CoreImageError when there is no room for indices.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
     extra = [f"{name}\n{text.decode()}" for name, text in archive.apt_files().items()]
     kept = KeptLists(keep or scratch / "kept", [selection.arch, *archive.sources, *extra])
     lists = scratch / "lists"
     kept.lend(lists)
-    try:
-        run.run(
-            ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"], env=env
-        )
-    except CommandError as error:
-        raise _archive_error(selection.definition.name, error.message) from error
+    _update(selection.definition.name, archive, scratch, env)
     kept.keep(lists)
     # What minbase is to mmdebstrap, and what was asked for.
     wanted = ["?essential", "?priority(required)", "apt", *selection.packages]
@@ -320,6 +324,21 @@ def resolve(
     return resolution
 
 
+def _update(name: str, archive: Archive, scratch: Path, env: Mapping[str, str]) -> None:
+    require_space(scratch, _ROOM_FOR_INDICES, purpose="the indices of package archives")
+    argv = ["apt-get", "--quiet", "--option", "APT::Update::Error-Mode=any", "update"]
+    try:
+        updated = run.run(argv, env=env, check=False, timeout=_PATIENCE)
+    except CommandError as error:
+        if shutil.disk_usage(scratch).free < _FULL:
+            raise no_space(name) from error
+        raise too_slow(name, _PATIENCE / 60) from error
+    said = (updated.stdout + updated.stderr).decode(errors="replace")
+    if updated.status:
+        raise archive_error(name, said)
+    refuse_missing_components(name, said, archive.sources)
+
+
 def _installed(
     selection: Selection, wanted: Sequence[str], env: Mapping[str, str]
 ) -> list[Package]:
@@ -330,7 +349,7 @@ def _installed(
     except CommandError as error:
         raise DataError(
             f"the packages of '{selection.definition.name}' cannot be installed: "
-            + _complaints(error.message),
+            + complaints(error.message),
             hint="correct the packages of the definition; 'coreimage rootfs show "
             f"{selection.definition.name}' says which file names each",
         ) from error
@@ -354,24 +373,6 @@ def _suites(lists: Path, env: Mapping[str, str]) -> list[Suite]:
                 uri=uri, suite=suite, sha256=sha256_of(path), date=_release_date(path)
             )
     return [suites[key] for key in sorted(suites)]
-
-
-def _archive_error(name: str, message: str) -> CoreImageError:
-    if "No space left on device" in message:
-        return CoreImageError(
-            f"no space for the indices of the package archive of '{name}'",
-            hint="free some space, or choose another place",
-        )
-    if _REFUSALS.search(message):
-        return TrustError(
-            f"the package archive of '{name}' is not trusted: {_complaints(message)}",
-            hint="check 'keyring' and the mirror in 'archives' of coreimage.toml, the keys of "
-            "extra archives, and the clock",
-        )
-    return UnavailableError(
-        f"the package archive of '{name}' cannot be used: {_complaints(message)}",
-        hint="check the network and the mirror; 'archives' in coreimage.toml sets another one",
-    )
 
 
 def _write_apt_config(selection: Selection, archive: Archive, scratch: Path) -> Path:
@@ -433,8 +434,3 @@ def _release_date(path: Path) -> datetime:
                 date = parsedate_to_datetime(value.strip())
                 return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
     raise DataError(f"'{path.name}' of the archive has no date")
-
-
-def _complaints(message: str) -> str:
-    lines = [line for line in message.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-    return "; ".join(line.partition(":")[2].strip() for line in lines[-3:]) or message

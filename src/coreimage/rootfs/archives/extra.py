@@ -8,6 +8,7 @@ Launchpad's personal package archives (PPAs). Each becomes a deb822 source with 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from debian.deb822 import Deb822
 from coreimage.config import ArchiveSettings, ExtraArchiveSettings
 from coreimage.errors import ConfigError, DataError, NotFoundError, TrustError, UsageError
 from coreimage.lib import openpgp
+from coreimage.lib.files import read_text
+from coreimage.rootfs.archives.pins import PRIORITY_HINT, is_priority, read_pins
 from coreimage.rootfs.definitions.definition import Selection
 
 _PPA = re.compile(r"([a-z0-9][a-z0-9.+-]*)/([a-z0-9][a-z0-9.+_-]*)")
@@ -24,6 +27,8 @@ _PPA = re.compile(r"([a-z0-9][a-z0-9.+-]*)/([a-z0-9][a-z0-9.+_-]*)")
 _FIELDS = ("Types", "URIs", "Suites", "Components", "Architectures", "Languages", "Enabled")
 _OPTIONS = {"arch": "Architectures", "lang": "Languages"}
 _LEAST_WORDS = 2
+# What apt takes for no (apt.conf(5)).
+_OFF = ("no", "false", "without", "off", "disable", "0")
 
 
 PROPOSED = "proposed"
@@ -66,6 +71,31 @@ class ExtraArchive:
         return replace(self, sources=_sources([stanza], keys), keys=keys.fingerprints)
 
 
+def refuse_conflicts(sources: Sequence[str], extras: Sequence[ExtraArchive]) -> None:
+    """Raise DataError for archives that give one suite of one address different keys.
+
+    `sources` are the lines of the main archive. apt would read no archive at all.
+    """
+    seen = {}
+    for line in sources:
+        options, _, rest = line.partition("] ")
+        uri, suite = rest.split()[:2]
+        seen[uri.rstrip("/"), suite] = ("the distribution's archive", options)
+    for extra in extras:
+        for stanza in Deb822.iter_paragraphs(extra.sources, use_apt_pkg=False):
+            if stanza.get("Enabled", "").lower() in _OFF:
+                continue
+            for uri, suite in product(stanza["URIs"].split(), stanza["Suites"].split()):
+                this = (f"extra archive '{extra.name}'", stanza["Signed-By"])
+                other = seen.setdefault((uri.rstrip("/"), suite), this)
+                if other[1] != this[1]:
+                    raise DataError(
+                        f"{other[0]} and {this[0]} are both suite '{suite}' of '{uri}', "
+                        "with different keys",
+                        hint="leave one of them out, or give both the same key",
+                    )
+
+
 def definition_archives(selection: Selection, keyring: Path) -> list[ExtraArchive]:
     """Return the archives of a definition; those without a key must be signed by `keyring`'s.
 
@@ -94,7 +124,7 @@ def _definition_archive(name: str, files: Mapping[str, Path], keyring: Path) -> 
     else:
         keys = read_key(key or keyring)
         sources = _sources(stanzas, keys)
-    preferences = part["pref"].read_text() if part["pref"] else ""
+    preferences = read_pins(part["pref"]) if part["pref"] else ""
     return ExtraArchive(
         name=name.replace("/", "-"),
         sources=sources,
@@ -128,10 +158,10 @@ def _named(
     root: Path,
 ) -> ExtraArchive:
     name, _, pin = text.partition(":")
-    if pin and not re.fullmatch(r"-?\d+", pin):
+    if pin and not is_priority(pin):
         raise UsageError(
             f"'{pin}' of extra archive '{text}' is no pin priority",
-            hint="write OWNER/NAME:PRIORITY, such as owner/name:1001",
+            hint=f"as in OWNER/NAME:PRIORITY, {PRIORITY_HINT}",
         )
     if "/" in name:
         found = _ppa(name, selection, settings, root)
@@ -267,7 +297,7 @@ def _sources(stanzas: Sequence[Mapping[str, str]], keys: Keys) -> str:
 def _parse_list(path: Path) -> list[dict[str, str]]:
     """Return the lines of a sources.list(5) in the one-line style as stanzas."""
     stanzas = []
-    for number, text in enumerate(path.read_text().splitlines(), 1):
+    for number, text in enumerate(read_text(path).splitlines(), 1):
         line = text.partition("#")[0].strip()
         if not line or line.split()[0] == "deb-src":
             continue
@@ -294,7 +324,7 @@ def _parse_list(path: Path) -> list[dict[str, str]]:
 def _parse_sources(path: Path) -> list[dict[str, str]]:
     """Return the stanzas of a sources.list(5) in the deb822 style."""
     stanzas = []
-    for paragraph in Deb822.iter_paragraphs(path.read_text(), use_apt_pkg=False):
+    for paragraph in Deb822.iter_paragraphs(read_text(path), use_apt_pkg=False):
         names = {name.lower(): name for name in _FIELDS}
         stanza = {}
         for key, value in paragraph.items():

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.lib.arches import known_arches
 from coreimage.model.build import Subproject, target_of
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
@@ -148,7 +149,12 @@ class Selection:
             "DEVICE": self.device,
             "SUBPROJECT": self.subproject,
         }
-        return read_list(path, facts=facts)
+        known: dict[str, Sequence[str]] = {
+            # Those of a definition that is extended may be more than this one's.
+            "ARCHITECTURES": sorted({*known_arches(), *self.definition.architectures}),
+            "SUBPROJECT": list(Subproject),
+        }
+        return read_list(path, facts=facts, known=known)
 
     @property
     def own_device(self) -> str:
@@ -217,6 +223,9 @@ class Selection:
         choice = (self.release_name, self.arch, self.device, self.subproject)
         state.update("".join(f"\0{each}" for each in choice).encode())
         for name, path in self.contributions():
+            if path.is_dir() and not path.is_symlink():
+                state.update(f"\0{name}\0folder\0".encode())
+                continue
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
             executable = not path.is_symlink() and bool(path.stat().st_mode & 0o100)
             state.update(f"\0{name}\0{executable}\0{len(content)}\0".encode())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coreimage.errors import DataError, NotFoundError
+from coreimage.lib.files import read_text
 from coreimage.model.document import parse_object
 
 # Above are the accounts of people, which hooks make together with their homes; and "nobody".
@@ -63,7 +64,7 @@ def read_pins(passwd: Sequence[Path], group: Sequence[Path]) -> Pins | None:
 def _read(paths: Sequence[Path], fields: int) -> dict[str, str]:
     lines: dict[str, str] = {}
     for path in paths:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             parts = line.split(":")

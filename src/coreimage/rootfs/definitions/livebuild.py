@@ -21,6 +21,8 @@ PARTS: Mapping[str, Sequence[str]] = {
     "package-lists": (".list.chroot",),
     "preseed": (".cfg", ".cfg.chroot"),
 }
+# How names of files begin that may lie beside the folders.
+_FOR_PEOPLE = ("README", "LICENSE", "COPYING")
 _VARIANTS = ("series", "arch", "device")
 # What apt reads of a folder of sources.
 _APT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/-]*")
@@ -33,11 +35,16 @@ def layers(folders: Sequence[Path], *, series: str, arch: str, device: str) -> l
 
 
 def files(layers: Sequence[Path], part: str) -> dict[str, Path]:
-    """Return the files of a part by their name below it; of the same name the last one wins."""
+    """Return the files of a part by their name below it; of the same name the last one wins.
+
+    Among what is laid over a tree are empty folders, too.
+    """
     found: dict[str, Path] = {}
+    folders = not PARTS[part]
     for layer in layers:
         for path in sorted((layer / part).rglob("*")):
-            if path.is_symlink() or path.is_file():
+            empty = folders and path.is_dir() and not any(path.iterdir())
+            if path.is_symlink() or path.is_file() or empty:
                 found[str(path.relative_to(layer / part))] = path
     return dict(sorted(found.items()))
 
@@ -48,8 +55,9 @@ def check(folder: Path, *, known: Mapping[str, Sequence[str]] | None = None) -> 
     `known` has the names that may stand in series/, arch/ and device/; without it all may. Raises
     DataError.
     """
-    _check_layer(folder, [*PARTS, *_VARIANTS])
+    _check_layer(folder, [*PARTS, *_VARIANTS], beside=["definition.toml"])
     for variant in _VARIANTS:
+        _refuse_strays(folder / variant, ())
         for layer in _folders(folder / variant):
             names = None if known is None else known[variant]
             if names is not None and layer.name not in names:
@@ -60,16 +68,19 @@ def check(folder: Path, *, known: Mapping[str, Sequence[str]] | None = None) -> 
             _check_layer(layer, list(PARTS))
 
 
-def _check_layer(layer: Path, parts: Sequence[str]) -> None:
+def _check_layer(layer: Path, parts: Sequence[str], *, beside: Sequence[str] = ()) -> None:
+    _refuse_strays(layer, beside)
     for folder in _folders(layer):
         if folder.name not in parts:
             raise DataError(
                 f"'{folder}' is no part of a definition", hint=_nearest(folder.name, parts)
             )
-        endings = PARTS.get(folder.name, ())
+        if folder.name not in PARTS:
+            continue
+        endings = PARTS[folder.name]
+        _refuse_kinds(folder, endings)
         for name, path in files([layer], folder.name).items() if endings else ():
-            fits = name in endings if folder.name == "ids" else name.endswith(tuple(endings))
-            if not fits:
+            if not _fits(folder, name):
                 raise DataError(
                     f"'{path}' would be ignored for its name",
                     hint="names end with " + " or ".join(endings),
@@ -78,8 +89,44 @@ def _check_layer(layer: Path, parts: Sequence[str]) -> None:
                 raise DataError(
                     f"apt would ignore '{path}' for its name", hint="use letters, digits and _.+-"
                 )
+            if not path.is_file():
+                raise DataError(f"'{path}' leads to no file", hint="correct the link, or remove it")
             if folder.name == "hooks" and not path.stat().st_mode & 0o100:
                 raise DataError(f"hook '{path}' cannot be run", hint=f"run: chmod +x {path}")
+
+
+def _fits(part: Path, name: str) -> bool:
+    endings = PARTS[part.name]
+    return name in endings if part.name == "ids" else name.endswith(tuple(endings))
+
+
+def _refuse_strays(place: Path, known: Sequence[str]) -> None:
+    """Refuse files in a place for folders, but for what is there for people and for git."""
+    for path in sorted(place.iterdir()) if place.is_dir() else ():
+        if path.name in known or path.name.startswith((".", *_FOR_PEOPLE)):
+            continue
+        if not path.is_dir():
+            parts = [part for part, endings in PARTS.items() if path.name.endswith(tuple(endings))]
+            raise DataError(
+                f"'{path}' would be ignored where it is",
+                hint=f"move it to {' or '.join(parts)}/" if parts else "move it, or remove it",
+            )
+
+
+def _refuse_kinds(part: Path, endings: Sequence[str]) -> None:
+    """Refuse what is neither a file nor a folder, and a folder with the name of a file."""
+    for path in sorted(part.rglob("*")):
+        if path.is_symlink() or path.is_file():
+            continue
+        if not path.is_dir():
+            raise DataError(
+                f"'{path}' is neither a file nor a folder nor a link",
+                hint="remove it, and make it in a hook where the tree needs it",
+            )
+        if endings and _fits(part, str(path.relative_to(part))):
+            raise DataError(
+                f"'{path}' is a folder, where a file is expected", hint="rename it, or remove it"
+            )
 
 
 def _folders(place: Path) -> Iterator[Path]:

@@ -55,9 +55,12 @@ class LockedExtra(_Strict):
 
 
 class LockedFile(_Strict):
-    """One file of the definition: the digest of its content, or of where a link leads."""
+    """One file of the definition: the digest of its content, or of where a link leads.
 
-    kind: Literal["file", "program", "link"]
+    Folders are named where they are empty.
+    """
+
+    kind: Literal["file", "program", "link", "folder"]
     sha256: _Digest
 
 

@@ -72,6 +72,8 @@ def locked_file(path: Path) -> LockedFile:
     """Return what a lock says of a file of a definition."""
     if path.is_symlink():
         return LockedFile(kind="link", sha256=digest(str(path.readlink())))
+    if path.is_dir():
+        return LockedFile(kind="folder", sha256=digest(""))
     state = path.stat()
     return LockedFile(
         kind="program" if state.st_mode & 0o100 else "file", sha256=digest(path.read_bytes())

@@ -111,8 +111,8 @@ def early_files(selection: Selection, epoch: int) -> dict[str, Path | bytes]:
 def write_overlay(files: Mapping[str, Path | bytes], target: Path, epoch: int) -> None:
     """Write files as a tar owned by root; what is given as bytes is no program.
 
-    Directories are not named: those of the tree keep their modes, new ones get 0755. Modes are
-    0755 or 0644, as git keeps them, whatever the umask of the checkout.
+    Directories are named where they are empty, else not: those of the tree keep their modes, new
+    ones get 0755. Modes are 0755 or 0644, as git keeps them, whatever the umask of the checkout.
     """
     with target.open("wb") as output, tar.writing(output) as archive:
         for name, path in files.items():
@@ -125,6 +125,10 @@ def write_overlay(files: Mapping[str, Path | bytes], target: Path, epoch: int) -
                 archive.addfile(
                     tar.entry(name, mtime=epoch, mode=0o777, kind=tarfile.SYMTYPE, linkname=link)
                 )
+                continue
+            if path.is_dir():
+                folder = tar.entry(name, mtime=epoch, mode=0o755, kind=tarfile.DIRTYPE)
+                archive.addfile(folder)
                 continue
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
             with path.open("rb") as source:

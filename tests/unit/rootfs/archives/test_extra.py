@@ -12,7 +12,12 @@ from coreimage.errors import (
     UsageError,
 )
 from coreimage.lib import openpgp
-from coreimage.rootfs.archives.extra import ExtraArchive, definition_archives, named_archives
+from coreimage.rootfs.archives.extra import (
+    ExtraArchive,
+    definition_archives,
+    named_archives,
+    refuse_conflicts,
+)
 from coreimage.rootfs.definitions.definition import select
 from tests.support.definitions import BASE, write
 
@@ -20,6 +25,7 @@ from tests.support.definitions import BASE, write
 BINARY = b"\x99\x00\x33\x04" + bytes(range(50))
 ARMOURED = openpgp.armor(BINARY)
 FINGERPRINT = openpgp.keys_of(BINARY, name="x").primary[0]
+PINS = "# ours\nPackage: x\nPin: release o=Ours\nPin-Priority: -1\n"
 INSIDE = "Signed-By:\n" + "".join(f" {line or '.'}\n" for line in ARMOURED.splitlines())
 
 
@@ -37,7 +43,7 @@ deb [arch=amd64,i386 lang=none] http://packages.example/a trixie main extra # on
 deb-src http://packages.example/a trixie main
 deb http://packages.example/flat ./
 """
-    (archive,) = of_definition(tmp_path, a_DOT_list=text, a_DOT_key=ARMOURED, a_DOT_pref="P\n")
+    (archive,) = of_definition(tmp_path, a_DOT_list=text, a_DOT_key=ARMOURED, a_DOT_pref=PINS)
     assert archive.sources == (
         "Types: deb\nURIs: http://packages.example/a\nSuites: trixie\nComponents: main extra\n"
         f"Architectures: amd64 i386\nLanguages: none\n{INSIDE}\n"
@@ -46,7 +52,7 @@ deb http://packages.example/flat ./
     assert archive.keys == (FINGERPRINT,)
     assert archive.apt_files() == {
         "sources.list.d/coreimage-a.sources": archive.sources.encode(),
-        "preferences.d/coreimage-a.pref": b"P\n",
+        "preferences.d/coreimage-a.pref": PINS.encode(),
     }
 
 
@@ -71,8 +77,8 @@ Suites: x/
 
 
 def test_pins_need_no_archive(tmp_path: Path) -> None:
-    (archive,) = of_definition(tmp_path, a_DOT_pref="Package: x\n")
-    assert archive.apt_files() == {"preferences.d/coreimage-a.pref": b"Package: x\n"}
+    (archive,) = of_definition(tmp_path, a_DOT_pref=PINS)
+    assert archive.apt_files() == {"preferences.d/coreimage-a.pref": PINS.encode()}
     assert archive.keys == ()
 
 
@@ -88,6 +94,7 @@ def test_pins_need_no_archive(tmp_path: Path) -> None:
         ("sources", "URIs: x\nSuites: a\nCheck-Valid-Until: no\n", "'Check-Valid-Until'", ""),
         ("sources", "Types: deb\nURIs: x\n", "no 'Suites'", "Suites: "),
         ("key", ARMOURED, "is the key of no archive", "a.list.chroot"),
+        ("pref", PINS.replace("-1", "abc"), "pref.chroot:4: 'abc' is no pin priority", "32767"),
     ],
 )
 def test_what_apt_would_trust_blindly_is_refused(
@@ -102,6 +109,23 @@ def test_what_apt_would_trust_blindly_is_refused(
 def test_a_damaged_key_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(TrustError, match=r"a\.key\.chroot"):
         of_definition(tmp_path, a_DOT_list="deb http://x.example a b", a_DOT_key=key)
+
+
+def test_one_suite_has_one_key() -> None:
+    uri, line = "http://x.example/a", "deb [signed-by=/k.gpg] http://x.example/a trixie main"
+
+    def extra(name: str, key: str, *, suites: str = "ours", more: str = "") -> ExtraArchive:
+        text = f"URIs: {uri}/\nSuites: {suites}\n{more}Signed-By:\n {key}\n .\n"
+        return ExtraArchive(name=name, sources=f"{text}\n{text}")
+
+    one, other = extra("one", "A"), extra("other", "B")
+    refuse_conflicts([line], [one, extra("same", "A"), extra("elsewhere", "B", suites="more")])
+    refuse_conflicts([line], [one, extra("off", "B", more="Enabled: no\n")])
+    refuse_conflicts([line, line], [ExtraArchive(name="pins", sources="")])
+    with pytest.raises(DataError, match="'one' and extra archive 'other' are both suite 'ours'"):
+        refuse_conflicts([line], [one, other])
+    with pytest.raises(DataError, match="the distribution's archive and extra archive 'main'"):
+        refuse_conflicts([line], [extra("main", "A", suites="more trixie")])
 
 
 def named(
@@ -159,6 +183,8 @@ def test_an_archive_of_the_configuration(tmp_path: Path) -> None:
         ("owner/name", ConfigError, "no 'ppa_mirror'", "add ppa_mirror = "),
         ("absent", NotFoundError, "no extra archive 'absent'", "[extra_archives.absent]"),
         ("owner/name:high", UsageError, "no pin priority", "OWNER/NAME:PRIORITY"),
+        ("owner/name:0", UsageError, "no pin priority", "not 0"),
+        ("owner/name:32768", UsageError, "no pin priority", "to 32767"),
         ("Owner/name", UsageError, "does not name a PPA", "OWNER/NAME"),
         ("owner/name/x", UsageError, "does not name a PPA", "OWNER/NAME"),
         ("../name", UsageError, "does not name a PPA", "OWNER/NAME"),

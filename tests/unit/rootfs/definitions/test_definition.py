@@ -84,13 +84,13 @@ def test_files_take_the_place_of_those_of_what_is_extended(place: Path) -> None:
     assert list(of(place).files("hooks")) == ["05.binary", "10.chroot", "20.chroot"]
 
 
-def test_links_are_files_and_folders_are_not(place: Path) -> None:
+def test_links_are_files_and_folders_are_when_they_are_empty(place: Path) -> None:
     etc = place / "kiosk/includes.chroot/etc"
     etc.mkdir(parents=True)
     (etc / "empty").mkdir()
     (etc / "link").symlink_to("/nowhere")
     (etc / "tree").symlink_to("/usr")
-    assert list(of(place).files("includes.chroot")) == ["etc/link", "etc/tree"]
+    assert list(of(place).files("includes.chroot")) == ["etc/empty", "etc/link", "etc/tree"]
 
 
 def test_the_operators_own_come_first(place: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from coreimage.rootfs.definitions.definition import (
     json_schema,
     select,
 )
+from coreimage.rootfs.reuse.recipe import locked_file
 from tests.support.definitions import BASE, KIOSK, write
 
 DEVICES = BASE + '[architectures.arm64]\nbootloader = "grub"\n[devices.box]\narch = "amd64"\n'
@@ -86,6 +88,13 @@ def test_published_files_have_the_device_in_their_names(tmp_path: Path) -> None:
         ("series/trixie/hoks/x.chroot", "is no part of a definition", "did you mean 'hooks'?"),
         ("arch/arm64/ids/passwd", "arch 'arm64'", "did you mean 'amd64'?"),
         ("device/generic/ids/passwd", "device 'generic'", "did you mean 'generic_amd64'?"),
+        ("50-x.chroot", "would be ignored where it is", "move it to hooks/"),
+        ("series/trixie/passwd", "would be ignored where it is", "move it to ids/"),
+        ("series/x.list.chroot", "would be ignored where it is", "package-lists/"),
+        ("arch/amd64/definition.toml", "would be ignored where it is", ""),
+        ("definition.toml.old", "would be ignored where it is", "remove it"),
+        ("hooks/50-x.chroot/file", "is a folder, where a file is expected", ""),
+        ("ids/group/file", "is a folder, where a file is expected", ""),
         ("device/box/series/trixie/x", "is no part of a definition", ""),
     ],
 )
@@ -97,6 +106,40 @@ def test_what_would_be_ignored_is_refused(
     with pytest.raises(DataError, match=complaint) as caught:
         of(tmp_path)
     assert hint in caught.value.hint
+
+
+def test_what_is_for_people_may_lie_beside_the_folders(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", BASE)
+    for name in ("README.md", ".gitignore", "LICENSE", "series/README", "series/trixie/.gitignore"):
+        touch(base / name)
+    assert of(tmp_path).digest()
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", BASE)
+    touch(base / "includes.chroot/etc/x")
+    os.mkfifo(base / "includes.chroot/etc/pipe")
+    with pytest.raises(DataError, match="etc/pipe' is neither a file nor a folder nor a link"):
+        of(tmp_path)
+    (base / "includes.chroot/etc/pipe").unlink()
+    touch(base / "hooks/README.chroot", mode=0o755)
+    (base / "hooks/x.chroot").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"hooks/x\.chroot' leads to no file"):
+        of(tmp_path)
+
+
+def test_empty_folders_of_includes_count(tmp_path: Path) -> None:
+    base = write(tmp_path / "base", BASE)
+    touch(base / "includes.chroot/etc/x")
+    before = of(tmp_path).digest()
+    for part in ("includes.chroot", "includes.chroot_before_packages", "hooks"):
+        (base / part / "var/empty").mkdir(parents=True)
+    found = of(tmp_path)
+    assert list(found.files("includes.chroot")) == ["etc/x", "var/empty"]
+    assert list(found.files("includes.chroot_before_packages")) == ["var/empty"]
+    assert found.files("hooks") == {}
+    assert found.digest() != before
+    assert locked_file(found.files("includes.chroot")["var/empty"]).kind == "folder"
 
 
 def test_hidden_folders_are_nobodys_business(tmp_path: Path) -> None:

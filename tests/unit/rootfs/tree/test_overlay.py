@@ -26,6 +26,7 @@ def overlays(root: Path, umask: int) -> RootfsPlan:
             includes_DOT_chroot_before_packages__etc__early="early",
         )
         (place / "kiosk/includes.chroot/etc/link").symlink_to("../a")
+        (place / "kiosk/includes.chroot/etc/folder").mkdir()
         if umask == 0o077:
             for path in place.rglob("*"):
                 if path.is_file() and not path.is_symlink():
@@ -59,6 +60,7 @@ def test_overlays_hold_includes_and_hooks(tmp_path: Path) -> None:
     assert listed(plan.layout.overlay("late")) == [
         ("etc/a", 0o644, ""),
         ("etc/b", 0o644, ""),
+        ("etc/folder", 0o755, ""),
         ("etc/link", 0o777, "../a"),
         (".coreimage-build/1.chroot", 0o755, ""),
     ]
