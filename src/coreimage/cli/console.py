@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.errors import CoreImageError, NotFoundError, RightsError, TerminatedError
+from coreimage.errors import (
+    CoreImageError,
+    NoSpaceError,
+    NotFoundError,
+    RightsError,
+    TerminatedError,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -238,7 +244,7 @@ def _bug(name: str, error: Exception) -> int:
         shown()
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, OSError) and error.errno in _FULL:
-        return report(CoreImageError(f"{error.strerror}", hint="free some space and try again"))
+        return report(NoSpaceError(f"{error.strerror}", hint="free some space and try again"))
     if isinstance(error, OSError) and error.filename is not None:
         said = f"'{error.filename}': {error.strerror}"
         if isinstance(error, FileNotFoundError):

@@ -57,6 +57,7 @@ def test_every_error_has_its_exit_code() -> None:
         "DataError": 65,
         "NotFoundError": 66,
         "UnavailableError": 69,
+        "NoSpaceError": 74,
         "BusyError": 75,
         "TrustError": 76,
         "RightsError": 77,
@@ -120,7 +121,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_no_bug() -> None:
     code = "with open('/dev/full', 'w') as file: file.write('x')"
     status, _, err = act(code)
-    assert status == 1
+    assert status == 74
     assert err == (
         "coreimage: error: No space left on device\nhint: free some space and try again\n"
     )

@@ -17,6 +17,7 @@ from coreimage.errors import (
     CommandError,
     CoreImageError,
     DataError,
+    NoSpaceError,
     NotFoundError,
     TrustError,
     UnavailableError,
@@ -358,7 +359,7 @@ def _suites(lists: Path, env: Mapping[str, str]) -> list[Suite]:
 
 def _archive_error(name: str, message: str) -> CoreImageError:
     if "No space left on device" in message:
-        return CoreImageError(
+        return NoSpaceError(
             f"no space for the indices of the package archive of '{name}'",
             hint="free some space, or choose another place",
         )

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.errors import CommandError, CoreImageError, DataError, NoSpaceError
 from coreimage.lib import compress, run
 from coreimage.lib.files import CHUNK
 from coreimage.lib.progress import Progress
@@ -162,7 +162,7 @@ def failure(title: str, status: int, place: Path) -> CoreImageError:
     """Return the error for a step that failed."""
     free = shutil.disk_usage(place if place.exists() else place.parent).free
     if free < _FULL:
-        return CoreImageError(
+        return NoSpaceError(
             f"'{title}' failed: no space is left in '{place.parent}'",
             hint="free some space, or set TMPDIR to another place",
         )
