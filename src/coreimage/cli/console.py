@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -232,9 +232,11 @@ def _unread() -> int:
 
 def report(error: CoreImageError) -> int:
     """Print an error as people should see it and return its exit code."""
-    print(f"coreimage: error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    # What stderr goes to may be on the disk that is full: the exit code says it all the same.
+    with suppress(OSError):
+        print(f"coreimage: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
     return error.exit_code
 
 
