@@ -357,5 +357,8 @@ def _inside(node: Mapping[str, Any], part: int | str) -> dict[str, Any]:
     """Return the schema of a key or of an element; an empty one when it is not known."""
     if part in node.get("properties", {}):
         return dict(node["properties"][part])
+    for pattern, found in node.get("patternProperties", {}).items():
+        if isinstance(part, str) and re.search(pattern, part):
+            return dict(found)
     inner = node.get("items" if isinstance(part, int) else "additionalProperties")
     return dict(inner) if isinstance(inner, dict) else {}

@@ -52,6 +52,12 @@ class UnavailableError(CoreImageError):
     exit_code = 69
 
 
+class NoSpaceError(CoreImageError):
+    """A disk is full, or will be: the machine's fault, not that of what is made there."""
+
+    exit_code = 74
+
+
 class BusyError(CoreImageError):
     """Somebody else holds the lock."""
 

@@ -132,16 +132,13 @@ def make_set(
     Sets that were built before and not published yet are published too. A set of the same day and
     the same order whose maker was killed is taken up again; what is left of another one is
     aborted. `complain` is told of each target that fails, when it fails. Raises BusyError when the
-    same set is being made, UsageError when the channel takes a device tarball that it would lack.
+    same set is being made, UsageError when the channel takes nothing of the set, or takes a device
+    tarball that it would lack.
     """
     selections = resolve(workspace, order, host=host)
     definition, series = selections[0].definition, selections[0].release.series
     key = (definition.name, series)
-    channel = order.channel and road.channel_name(
-        definition.name, selections[0].release_name, order.channel
-    )
-    if channel and when is not When.NEVER:
-        importing.require_parts(workspace, channel, selections[0])
+    channel = _channel_of(workspace, order, selections, when)
     purpose = f"image set {definition.name} {series} {IMAGE_TYPE}"
     name = "-".join(["imageset", *key, IMAGE_TYPE])
     with lock(workspace.state / f"locks/{name}.lock", purpose=purpose):
@@ -170,6 +167,32 @@ def make_set(
             published=published,
             imports=imports,
         )
+
+
+def check(workspace: Workspace, order: Order, *, host: str) -> None:
+    """Raise what an order would be refused for, as far as that is told without a look at archives.
+
+    NotFoundError, DataError, ConfigError, UsageError and TrustError: its definition, release,
+    architectures, channel and extra archives.
+    """
+    selections = resolve(workspace, order, host=host)
+    _channel_of(workspace, order, selections, When.ALWAYS)
+    for each in selections:
+        builds.extra_archives(workspace, each, order.extra_archives)
+
+
+def _channel_of(
+    workspace: Workspace, order: Order, selections: Sequence[Selection], when: When
+) -> str | None:
+    """Return the full name of an order's channel; UsageError when it cannot take what is built."""
+    if order.channel is None:
+        return None
+    first = selections[0]
+    channel = road.channel_name(first.definition.name, first.release_name, order.channel)
+    importing.require_taken(workspace, channel, selections)
+    if when is not When.NEVER:
+        importing.require_parts(workspace, channel, first)
+    return channel
 
 
 def changed_targets(

@@ -7,7 +7,7 @@ from functools import partial
 
 from coreimage import imageset
 from coreimage.config import ScheduleSettings, Workspace
-from coreimage.errors import CoreImageError, NotFoundError
+from coreimage.errors import CoreImageError, NotFoundError, TerminatedError
 from coreimage.farm import executor
 from coreimage.farm.schedule import (
     Due,
@@ -26,12 +26,16 @@ from coreimage.lib.progress import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What `run` would do with an entry now, and why; `next` is the next time of its calendar."""
+    """What `run` would do with an entry now, and why; `next` is the next time of its calendar.
+
+    FAILED with its error: an entry that cannot be run as it is.
+    """
 
     name: str
     state: State
     reason: str
     next: datetime | None
+    error: CoreImageError | None = None
 
 
 def entries(workspace: Workspace, names: Sequence[str] = ()) -> dict[str, ScheduleSettings]:
@@ -59,6 +63,29 @@ def order_of(entry: ScheduleSettings) -> imageset.Order:
         channel=entry.channel,
         extra_archives=entry.extra_archives,
     )
+
+
+def problem(
+    workspace: Workspace, name: str, entry: ScheduleSettings, *, host: str
+) -> CoreImageError | None:
+    """Return why an entry cannot be run as coreimage.toml has it, with its place; None if it can.
+
+    Archives are not asked.
+    """
+    try:
+        imageset.check(workspace, order_of(entry), host=host)
+    except TerminatedError:
+        raise
+    except CoreImageError as error:
+        return _named(workspace, name, error)
+    return None
+
+
+def _named(workspace: Workspace, name: str, error: CoreImageError) -> CoreImageError:
+    text = f"{workspace.place('schedules', name)}: schedule '{name}': {error.message}"
+    named = CoreImageError(text, hint=error.hint)
+    named.exit_code = error.exit_code
+    return named
 
 
 def run(
@@ -105,7 +132,7 @@ def look(
     host: str,
     clock: Callable[[], datetime],
 ) -> Iterator[Outlook]:
-    """Yield what `run` would do now with each entry.
+    """Yield what `run` would do now with each entry; one that is broken hides no other.
 
     Nothing is written but the package lists of the archive, into the cache.
     """
@@ -113,14 +140,23 @@ def look(
     for name, entry in wanted.items():
         now, running = clock(), is_locked(memories.entry_lock(name))
         memory = recall(entry, memories.load(name), now=now)
-        state, reason = State.RUNNING, ""
+        state, reason, error = State.RUNNING, "", None
         if not running:
-            found = decide(
-                entry, memory, now=now, changed=partial(_changed, workspace, entry, host)
-            )
-            state, reason = State.DUE if isinstance(found, Due) else State.NOT_DUE, found.reason
+            error = problem(workspace, name, entry, host=host)
+        if not running and error is None:
+            try:
+                found = decide(
+                    entry, memory, now=now, changed=partial(_changed, workspace, entry, host)
+                )
+                state, reason = State.DUE if isinstance(found, Due) else State.NOT_DUE, found.reason
+            except TerminatedError:
+                raise
+            except CoreImageError as complaint:
+                error = _named(workspace, name, complaint)
+        if error is not None:
+            state, reason = State.FAILED, error.message
         following = upcoming(entry, memory, now=now)
-        yield Outlook(name=name, state=state, reason=reason, next=following)
+        yield Outlook(name=name, state=state, reason=reason, next=following, error=error)
 
 
 def _changed(workspace: Workspace, entry: ScheduleSettings, host: str) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from coreimage.config import ArchiveSettings
-from coreimage.errors import ConfigError, CoreImageError, DataError, TrustError, UnavailableError
+from coreimage.errors import ConfigError, DataError, NoSpaceError, TrustError, UnavailableError
 from coreimage.lib import run
 from coreimage.rootfs.archives import archive
 from coreimage.rootfs.archives.archive import Resolution, find_archive, locked_archive, resolve
@@ -292,13 +292,13 @@ def test_a_disk_that_fills_up_is_named(
 ) -> None:
     made.publish(PACKAGES)
     monkeypatch.setattr(archive, "_ROOM_FOR_INDICES", 1 << 80)
-    with pytest.raises(CoreImageError, match="no space for the indices of package archives"):
+    with pytest.raises(NoSpaceError, match="no space for the indices of package archives"):
         ask(made, tmp_path)
     monkeypatch.setattr(archive, "_ROOM_FOR_INDICES", 0)
     monkeypatch.setattr(archive, "_PATIENCE", 0.0)
     monkeypatch.setattr(archive, "_FULL", 1 << 80)
     (tmp_path / "scratch").rename(tmp_path / "earlier")
-    with pytest.raises(CoreImageError, match="no space for the indices of the package archive"):
+    with pytest.raises(NoSpaceError, match="no space for the indices of the package archive"):
         ask(made, tmp_path)
 
 

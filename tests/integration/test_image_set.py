@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coreimage import imageset
-from coreimage.config import Workspace
+from coreimage.config import Workspace, load_workspace
 from coreimage.errors import (
     CoreImageError,
     DataError,
@@ -15,11 +15,12 @@ from coreimage.errors import (
     UsageError,
 )
 from coreimage.farm import executor, folder, queue
-from coreimage.imageset import Order, When, make_set
+from coreimage.imageset import Order, When, check, make_set
 from coreimage.lib.progress import Silent
 from coreimage.model.build import Subproject
 from coreimage.pipeline import builds
 from coreimage.pipeline.publishing import publish_finished
+from coreimage.systemimage.tree import layout
 from tests.integration.image_sets import (  # noqa: F401  fixtures are found by their names
     FAILS,
     TODAY,
@@ -32,6 +33,24 @@ from tests.integration.image_sets import (  # noqa: F401  fixtures are found by 
     tarballs,
     trigger,
 )
+
+OTHER_CHANNELS = """
+[channels."a/b/other"]
+project = "debian-core"
+release = "13"
+devices = { one = "amd64", two = "arm64" }
+
+[channels."a/b/folder"]
+files = [{ generator = "cdimage-rootfs", path = "/srv/elsewhere", series = "x", product = "core" }]
+
+[channels."a/b/own"]
+[[channels."a/b/own".files]]
+generator = "cdimage-rootfs"
+path = "www/cdimage/ubuntu-core/vivid/daily-preinstalled"
+
+[channels."a/b/none"]
+files = [{ generator = "keyring" }]
+"""
 
 
 def test_all_arches_share_one_build_id_and_publication(space: Workspace) -> None:
@@ -217,6 +236,41 @@ def test_a_channel_of_devices_needs_the_device_tarball(space: Workspace) -> None
     assert "SUBPROJECT" in told.value.hint
     assert builder.asked == []
     assert queue.list_builds(space) == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "channel", "hint"),
+    [
+        ("arm64", "edge", "it takes ubuntu-core vivid for amd64: name another"),
+        ("amd64", "other", "it takes debian-core trixie for amd64, arm64: name another"),
+        ("amd64", "folder", "it takes /srv/elsewhere for amd64: name another"),
+        ("amd64", "none", "it takes no publications: name another"),
+    ],
+)
+@pytest.mark.parametrize("when", [When.ALWAYS, When.CHANGED, When.NEVER])
+def test_a_channel_that_takes_nothing_of_a_set_is_refused_at_once(
+    space: Workspace, when: When, arch: str, channel: str, hint: str
+) -> None:
+    config = space.root / "coreimage.toml"
+    config.write_text(f"{config.read_text()}{OTHER_CHANNELS}")
+    space = load_workspace(space.root)
+    builder = Builder()
+    name = channel if channel == "edge" else f"a/b/{channel}"
+    order = Order(project="ubuntu-core", arches=[arch], channel=name)
+    with pytest.raises(
+        UsageError, match=f"takes nothing of 'ubuntu-core' vivid for {arch}"
+    ) as told:
+        make_set(space, order, when=when, host="amd64", progress=Silent(), command=builder)
+    assert told.value.hint.startswith(hint)
+    assert builder.asked == []
+    assert layout.read_channels(space).channels == {}
+
+
+def test_a_channel_may_take_what_lies_in_the_workspaces_own_folder(space: Workspace) -> None:
+    config = space.root / "coreimage.toml"
+    config.write_text(f"{config.read_text()}{OTHER_CHANNELS}")
+    order = Order(project="ubuntu-core", arches=["amd64"], channel="a/b/own")
+    check(load_workspace(space.root), order, host="amd64")
 
 
 def test_later_builds_are_told_whose_ids_they_must_have(space: Workspace) -> None:

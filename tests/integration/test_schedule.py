@@ -221,7 +221,7 @@ def test_the_command_line(house: House) -> None:
     said = command_line(house.space, "run", "fresh", script=FAILS, status=65)
     assert said.count("was not built") == 2
     assert "coreimage: schedule 'fresh' failed\n" in said
-    assert "result:   failure\n" in command_line(house.space, "show", "fresh")
+    assert "result:     failure\n" in command_line(house.space, "show", "fresh")
 
     house.release("2")
     done = command_line(house.space, "run", "fresh")
@@ -256,6 +256,91 @@ def test_the_command_line_for_machines(house: House) -> None:
     assert (failed["state"], failed["reason"]) == ("failed", due)
     assert "is not published, nothing was built for: amd64, arm64" in failed["error"]
     assert "coreimage: schedule 'fresh' failed\n" in done.stderr.decode()
+
+
+BROKEN = """\
+[schedules.typo]
+project = "ubuntu-cor"
+cron = "25 3 * * *"
+
+[schedules.release]
+project = "ubuntu-core"
+release = "99"
+cron = "25 3 * * *"
+
+[schedules.arch]
+project = "ubuntu-core"
+arches = ["mips"]
+cron = "25 3 * * *"
+
+[schedules.extra]
+project = "ubuntu-core"
+cron = "25 3 * * *"
+extra_archives = ["nowhere"]
+
+[schedules.kernel]
+project = "ubuntu-core"
+arches = ["amd64"]
+cron = "25 3 * * *"
+subproject = "none"
+channel = "edge"
+
+[schedules.elsewhere]
+project = "ubuntu-core"
+arches = ["arm64"]
+when_changed = true
+channel = "edge"
+"""
+COMPLAINTS = {
+    "typo": "there is no definition 'ubuntu-cor'",
+    "release": "no release '99'",
+    "arch": "no architecture 'mips'",
+    "extra": "there is no extra archive 'nowhere'",
+    "kernel": "takes a device tarball of 'ubuntu-core'",
+    "elsewhere": "takes nothing of 'ubuntu-core' vivid for arm64",
+}
+
+
+def test_entries_that_cannot_be_run_are_named_and_hide_no_others(house: House) -> None:
+    settings = house.space.root / "coreimage.toml"
+    text = f"{BROKEN}\n{settings.read_text()}"
+    settings.write_text(text)
+    for words in (["run", "--dry-run"], ["list"]):
+        done = run_command(house.space, *words)
+        assert done.status == 66
+        names = [line.partition("\t")[0] for line in done.stdout.decode().splitlines()]
+        assert names[-9:] == [*COMPLAINTS, "nightly", "always", "fresh"]
+        told = [line for line in done.stderr.decode().splitlines() if "error:" in line]
+        assert len(told) == len(COMPLAINTS)
+        for line, (name, complaint) in zip(told, COMPLAINTS.items(), strict=True):
+            place = f"{settings}:{text.splitlines().index(f'[schedules.{name}]') + 1}"
+            assert line.startswith(f"coreimage: error: {place}: schedule '{name}': ")
+            assert complaint in line
+
+    done = run_command(house.space, "run", "--dry-run", "--json")
+    assert done.status == 66
+    looked = {each["name"]: each for each in json.loads(done.stdout)}
+    assert all(looked[name]["state"] == "failed" for name in COMPLAINTS)
+    assert all(complaint in looked[name]["reason"] for name, complaint in COMPLAINTS.items())
+    assert looked["typo"]["next"] is not None
+    assert looked["nightly"]["state"] == "not due"
+    assert looked["fresh"]["state"] == "due"
+    listed = json.loads(run_command(house.space, "list", "--json").stdout)
+    assert [bool(each["problem"]) for each in listed] == [True] * 6 + [False] * 3
+    shown = run_command(house.space, "show", "kernel").stdout.decode()
+    assert "subproject: none\n" in shown
+    assert "takes a device tarball" in shown
+
+
+def test_an_archive_that_does_not_answer_hides_no_other_entry(house: House) -> None:
+    settings = house.space.root / "coreimage.toml"
+    settings.write_text(settings.read_text().replace('mirror = "', 'mirror = "http://127.0.0.1:9/'))
+    house.space = load_workspace(house.space.root)
+    wanted = dict(reversed(schedule.entries(house.space).items()))
+    looks = list(schedule.look(house.space, wanted, host="amd64", clock=lambda: BEGIN))
+    assert [each.state for each in looks] == [State.FAILED, State.NOT_DUE, State.NOT_DUE]
+    assert looks[0].error is not None
+    assert looks[0].error.exit_code == 69
 
 
 def test_an_entry_needs_a_reason(workspace: Workspace) -> None:

@@ -156,6 +156,6 @@ def test_a_full_disk_changes_nothing(
         folder=SOURCES,
         prefix=["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"],
     )
-    said = product.refused(*words, "--workspace", f"{small}/workspace", status=1)
+    said = product.refused(*words, "--workspace", f"{small}/workspace", status=74)
     assert "No space left" in said or "space" in said
     assert snapshot(tmp_path / "after") == snapshot(tmp_path / "before")

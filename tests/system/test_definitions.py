@@ -268,10 +268,10 @@ def test_a_full_disk_is_named(tiny: Ground) -> None:
     mount = 'mkdir -p small; mount -t tmpfs -o size=8m none small; exec "$@"'
     users = [] if os.geteuid() == 0 else ["--user", "--map-auto", "--map-root-user"]
     full = replace(tiny.product, prefix=["unshare", *users, "--mount", "sh", "-ec", mount, "sh"])
-    said = tiny.build(tiny.folder / "small/out", "--no-cache", status=1, product=full)
+    said = tiny.build(tiny.folder / "small/out", "--no-cache", status=74, product=full)
     assert "no space" in said
     assert "hint: free some space" in said
     full = replace(full, environment={"TMPDIR": str(tiny.folder / "small")})
-    said = tiny.build(tiny.folder / "out-of-room", "--no-cache", status=1, product=full)
+    said = tiny.build(tiny.folder / "out-of-room", "--no-cache", status=74, product=full)
     assert "no space for the tree" in said
     assert not (tiny.folder / "out-of-room").exists()

@@ -130,7 +130,7 @@ def test_no_space_for_the_build(road: Road, tmp_path: Path) -> None:
 
     # Whoever made an image before has one that would be used again.
     argv = ["rootfs", "build", "debian-core", "--no-cache", "--output", tmp_path / "out"]
-    said = product.refused(*argv, status=1)
+    said = product.refused(*argv, status=74)
 
     assert "no space for the tree" in said
     assert not (tmp_path / "out").exists()

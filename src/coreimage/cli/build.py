@@ -20,7 +20,14 @@ from coreimage.cli.rootfs_options import (
 from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 from coreimage.errors import CoreImageError, TerminatedError, UsageError
-from coreimage.model.build import LABELS, Build, BuildResult, BuildStatus, status_of_label
+from coreimage.model.build import (
+    LABELS,
+    Build,
+    BuildResult,
+    BuildStatus,
+    Subproject,
+    status_of_label,
+)
 
 if TYPE_CHECKING:
     from coreimage.config import Workspace
@@ -28,7 +35,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build root filesystems and look at builds.", no_args_is_help=True)
 
 BuildArgument = Annotated[int, typer.Argument(metavar="ID", help="The build's number.")]
-PriorityOption = Annotated[int, typer.Option(help="Builds of higher priority begin first.")]
+_LIMIT = 1_000_000  # the database keeps numbers of 64 bits, and nobody needs them
+PriorityOption = Annotated[
+    int, typer.Option(min=-_LIMIT, max=_LIMIT, help="Builds of higher priority begin first.")
+]
 
 # What could steer a terminal, and has no place in a log.
 _STEERING = bytes({*range(32), 127} - set(b"\t\n\r"))
@@ -72,6 +82,12 @@ def request(
     from coreimage.pipeline import builds
     from coreimage.rootfs.definitions.definition import definition_places, select
 
+    if queued and detach:
+        raise UsageError(
+            "--queue and --detach exclude each other",
+            hint="leave one out: with --queue the build waits for 'coreimage build run', with "
+            "--detach it begins at once",
+        )
     space = load_space(workspace)
     places = definition_places(space.root)
     arch = given_arch(project, arch, device, places)
@@ -214,7 +230,9 @@ def show(
         "release": asked.release,
         "arch": asked.arch,
         "device": asked.device,
-        "subproject": asked.subproject,
+        "subproject": asked.subproject or Subproject.NONE.value,
+        "archives": ", ".join(map(str, build.extra.get("extra_archives", []))),
+        "new ids": "yes" if build.extra.get("new_ids") else "",
         "version": asked.version,
         "status": build.status.value,
         "result": build.result.value if build.result else "",
@@ -298,7 +316,10 @@ def retry(
 @app.command()
 def prioritise(
     build_id: BuildArgument,
-    priority: Annotated[int, typer.Argument(help="Higher ones begin first; 0 is usual.")],
+    priority: Annotated[
+        int,
+        typer.Argument(min=-_LIMIT, max=_LIMIT, help="Higher ones begin first; 0 is usual."),
+    ],
     *,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

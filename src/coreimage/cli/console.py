@@ -10,14 +10,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coreimage.errors import CoreImageError, NotFoundError, RightsError, TerminatedError
+from coreimage.errors import (
+    CoreImageError,
+    NoSpaceError,
+    NotFoundError,
+    RightsError,
+    TerminatedError,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -226,9 +232,11 @@ def _unread() -> int:
 
 def report(error: CoreImageError) -> int:
     """Print an error as people should see it and return its exit code."""
-    print(f"coreimage: error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+    # What stderr goes to may be on the disk that is full: the exit code says it all the same.
+    with suppress(OSError):
+        print(f"coreimage: error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
     return error.exit_code
 
 
@@ -238,7 +246,7 @@ def _bug(name: str, error: Exception) -> int:
         shown()
         return int(getattr(error, "exit_code", 2))
     if isinstance(error, OSError) and error.errno in _FULL:
-        return report(CoreImageError(f"{error.strerror}", hint="free some space and try again"))
+        return report(NoSpaceError(f"{error.strerror}", hint="free some space and try again"))
     if isinstance(error, OSError) and error.filename is not None:
         said = f"'{error.filename}': {error.strerror}"
         if isinstance(error, FileNotFoundError):

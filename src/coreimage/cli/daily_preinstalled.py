@@ -29,9 +29,10 @@ def daily_preinstalled(
     architectures; by default they are the definition's own, the architectures those that run on
     this machine. An architecture may name one of the definition's devices, as in armhf+raspi2.
     EXTRA_PPAS lists further archives as OWNER/NAME or OWNER/NAME:PRIORITY. SUBPROJECT=system-image
-    moves the kernel into a device tarball, as channels of devices need it; without it the kernel
-    stays in the root file system. CHANNEL names a channel that the set is imported into. DEBUG=1
-    shows all that the builds say.
+    moves the kernel into a device tarball, as channels of devices need it; with none, or without
+    it, the kernel stays in the root file system. PROPOSED=1 takes packages also from the suites in
+    which the release tries its updates. CHANNEL names a channel that the set is imported into: one
+    that takes nothing of the set is refused at once. DEBUG=1 shows all that the builds say.
 
     A set has one build id. It is published when at least one architecture was built; the exit
     code is 3 when another one failed. The complaints and last lines of each failed build are on

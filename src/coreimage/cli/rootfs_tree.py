@@ -15,9 +15,14 @@ def built_tree(target: str, workspace: Path | None) -> Path:
     if path.exists():
         return _tarball_in(path) or path
     if target.isdigit():
-        artifacts = load_space(workspace).builds / target / "artifacts"
+        from coreimage.farm import queue
+        from coreimage.farm.folder import folder_of
+
+        space = load_space(workspace)
+        artifacts = folder_of(space, int(target)).artifacts
         for found in sorted(artifacts.glob("livecd.*.rootfs.tar.gz")):
             return found
+        queue.get(space, int(target))
         raise NotFoundError(
             f"build {target} has no rootfs tarball",
             hint="'coreimage build list' shows the builds and their states",

@@ -18,7 +18,7 @@ from coreimage.cli.space import host_arch, load_space
 from coreimage.cli.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from coreimage.config import ScheduleSettings, Workspace
     from coreimage.errors import CoreImageError
@@ -36,6 +36,8 @@ NamesArgument = Annotated[
 def list_(as_json: JsonOption = False, workspace: WorkspaceOption = None) -> None:
     """List the schedules of coreimage.toml: when they were run last, and when they are next.
 
+    Of one that cannot be run as it is, the complaint is on stderr, and the exit code its own.
+
     Example: coreimage schedule list
     """
     from coreimage import schedule
@@ -43,12 +45,17 @@ def list_(as_json: JsonOption = False, workspace: WorkspaceOption = None) -> Non
 
     space = load_space(workspace)
     memories = Memories(space.state)
+    wanted, host = schedule.entries(space), host_arch()
+    problems = {
+        name: schedule.problem(space, name, each, host=host) for name, each in wanted.items()
+    }
     found = {
-        name: _fields(name, entry, memories.load(name))
-        for name, entry in schedule.entries(space).items()
+        name: _fields(name, entry, memories.load(name), problems[name])
+        for name, entry in wanted.items()
     }
     if as_json:
         print_json(list(found.values()))
+        _complain(problems.values())
         return
     columns = ["name", "project", "release", "arches", "when", "last run", "result", "next"]
     print_table(
@@ -56,6 +63,7 @@ def list_(as_json: JsonOption = False, workspace: WorkspaceOption = None) -> Non
         columns,
         [[_cell(each[column.replace(" ", "_")]) for column in columns] for each in found.values()],
     )
+    _complain(problems.values())
 
 
 @app.command()
@@ -73,13 +81,14 @@ def show(
 
     space = load_space(workspace)
     (entry,) = schedule.entries(space, [name]).values()
-    fields = _fields(name, entry, Memories(space.state).load(name))
+    problem = schedule.problem(space, name, entry, host=host_arch())
+    fields = _fields(name, entry, Memories(space.state).load(name), problem)
     if as_json:
         print_json(fields)
         return
     for key, value in fields.items():
         if _cell(value):
-            print(f"{key.replace('_', ' ') + ':':<10}{_cell(value)}")
+            print(f"{key.replace('_', ' ') + ':':<12}{_cell(value)}")
 
 
 @app.command()
@@ -94,7 +103,7 @@ def run(
     Times that were missed, because the machine slept, count as one. Nothing is run twice: what
     another process runs is left to it. A run that was interrupted is taken up again. To be called
     by a timer, as often as is convenient. With --dry-run it says what is due, and what the others
-    wait for.
+    wait for; the exit code is that of the first one that cannot be run as it is.
 
     Example: coreimage schedule run --dry-run
     """
@@ -140,12 +149,24 @@ def run(
 def _look(space: "Workspace", wanted: "Mapping[str, ScheduleSettings]", *, as_json: bool) -> None:
     from coreimage import schedule
 
-    found = schedule.look(space, wanted, host=host_arch(), clock=_now)
+    found = []
+    for each in schedule.look(space, wanted, host=host_arch(), clock=_now):
+        found.append(each)
+        if not as_json:
+            print("\t".join(filter(None, (each.name, each.state, each.reason))), flush=True)
     if as_json:
         print_json([_outlook(each) for each in found])
-        return
+    _complain(each.error for each in found)
+
+
+def _complain(problems: "Iterable[CoreImageError | None]") -> None:
+    """Tell all problems, and end with the exit code of the first."""
+    found = [each for each in problems if each is not None]
+    sys.stdout.flush()
     for each in found:
-        print("\t".join(filter(None, (each.name, each.state, each.reason))))
+        report(each)
+    if found:
+        raise typer.Exit(found[0].exit_code)
 
 
 def _outlook(each: "Outlook") -> dict[str, Any]:
@@ -170,7 +191,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _fields(name: str, entry: "ScheduleSettings", memory: "Memory | None") -> dict[str, Any]:
+def _fields(
+    name: str,
+    entry: "ScheduleSettings",
+    memory: "Memory | None",
+    problem: "CoreImageError | None",
+) -> dict[str, Any]:
     from coreimage.farm.schedule import next_time
 
     when = [f"cron {entry.cron}"] if entry.cron else []
@@ -189,6 +215,7 @@ def _fields(name: str, entry: "ScheduleSettings", memory: "Memory | None") -> di
         "result": memory.result.value if memory else "",
         "message": memory.message if memory else "",
         "next": next_time(entry.cron, _now()) if entry.cron else None,
+        "problem": problem.message if problem else "",
     }
 
 

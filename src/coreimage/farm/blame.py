@@ -9,6 +9,7 @@ from coreimage.errors import (
     ConfigError,
     CoreImageError,
     DataError,
+    NoSpaceError,
     NotFoundError,
     RightsError,
     TrustError,
@@ -21,7 +22,7 @@ from coreimage.model.build import Build, BuildResult, BuildStatus
 
 _SHOWN_LINES = 10
 # These blame the machine, not the build: it may work elsewhere, or later.
-_WORKERS_FAULTS = frozenset({69, 70, 75, 77})
+_WORKERS_FAULTS = frozenset({69, 70, 74, 75, 77})
 _FIRST_SIGNAL_STATUS = 128
 _ERRORS: dict[int, type[CoreImageError]] = {
     error.exit_code: error
@@ -29,6 +30,7 @@ _ERRORS: dict[int, type[CoreImageError]] = {
         DataError,
         NotFoundError,
         UnavailableError,
+        NoSpaceError,
         BusyError,
         TrustError,
         RightsError,

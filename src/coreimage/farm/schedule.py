@@ -28,7 +28,7 @@ _MAX_COUNTED = 1000
 # that is a clock that was put right, and nothing is done twice for that.
 _CLOCK_WAS_WRONG = timedelta(days=1)
 # Exit codes that blame the machine, not the build: it may work a little later.
-_PASSING = frozenset({69, 70, 77})
+_PASSING = frozenset({69, 70, 74, 77})
 _FIRST_SIGNAL_STATUS = 128
 _PATIENCE = 10.0
 

@@ -101,10 +101,10 @@ def _checked(variable: str, text: str, pattern: re.Pattern[str], expected: str) 
 
 def _subproject(text: str) -> Subproject:
     for each in Subproject:
-        if text == each.suffix:
+        if text in (each.suffix, each.value):
             return each
     raise UsageError(
-        f"SUBPROJECT is '{text}', expected '{Subproject.SYSTEM_IMAGE}'",
+        f"SUBPROJECT is '{text}', expected '{Subproject.SYSTEM_IMAGE}' or '{Subproject.NONE}'",
         hint="leave it out, or correct it",
     )
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from coreimage.errors import BusyError, CoreImageError, DataError
+from coreimage.errors import BusyError, DataError, NoSpaceError
 
 CHUNK = 1 << 20
 _SCRATCH_PREFIX = ".scratch-"
@@ -248,13 +248,13 @@ def _holder(path: Path) -> str:
 
 
 def require_space(path: Path, needed: int, *, purpose: str) -> None:
-    """Raise CoreImageError unless the file system of `path` has `needed` bytes free."""
+    """Raise NoSpaceError unless the file system of `path` has `needed` bytes free."""
     existing = path
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise CoreImageError(
+        raise NoSpaceError(
             f"no space for {purpose} in '{existing}': {needed >> 20} MiB needed, "
             f"{free >> 20} MiB free",
             hint="free some space, or choose another place",

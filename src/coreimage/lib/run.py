@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from coreimage.errors import CommandError, RightsError
+from coreimage.errors import CommandError, NoSpaceError, RightsError
 
 Stream = int | IO[bytes] | None
 
@@ -225,13 +225,16 @@ def run(
 
 
 def failure(completed: Completed) -> CommandError:
-    """Return the error that tells how a program failed."""
+    """Return the error that tells how a program failed; a full disk has its exit code."""
     full = os.strerror(errno.ENOSPC).encode() in completed.stderr
-    return CommandError(
+    error = CommandError(
         f"'{completed.argv[0]}' failed, {describe_status(completed.status)}: "
         f"{shell_text(completed.argv)}" + _tail(completed.stderr or completed.stdout),
         hint="free some space and try again" if full else "",
     )
+    if full:
+        error.exit_code = NoSpaceError.exit_code
+    return error
 
 
 def _tail(said: bytes) -> str:

@@ -12,7 +12,7 @@ from coreimage.model.build import Build, BuildResult, BuildStatus
 from coreimage.model.publication import build_id_key
 from coreimage.publisher import marks
 from coreimage.rootfs import build as rootfs
-from coreimage.rootfs.archives.extra import named_archives
+from coreimage.rootfs.archives.extra import ExtraArchive, named_archives
 from coreimage.rootfs.definitions.definition import Selection
 
 
@@ -109,22 +109,36 @@ def retry_build(workspace: Workspace, build_id: int) -> Build:
 
 
 def look_for_build(
-    workspace: Workspace, selection: Selection, extra_archives: Sequence[str] = ()
+    workspace: Workspace, selection: Selection, names: Sequence[str] = ()
 ) -> tuple[str, Build | None]:
-    """Return the fingerprint of the inputs as they are now, and the newest build of them."""
-    distribution = selection.definition.distribution
-    settings = workspace.settings.archives.get(distribution, ArchiveSettings())
-    extras = named_archives(
-        extra_archives,
-        selection,
-        settings=settings,
-        configured=workspace.settings.extra_archives,
-        root=workspace.root,
-    )
+    """Return the fingerprint of the inputs as they are now, and the newest build of them.
+
+    `names` are those of extra archives.
+    """
+    extras = extra_archives(workspace, selection, names)
+    settings = _archive_settings(workspace, selection)
     inputs = rootfs.gather(selection, settings, workspace.cache, extras=extras)
     fingerprint = inputs.fingerprint()
     found = queue.open_store(workspace).newest_with(fingerprint)
     return fingerprint, found if found is not None and _has_artifacts(workspace, found) else None
+
+
+def extra_archives(
+    workspace: Workspace, selection: Selection, names: Sequence[str]
+) -> list[ExtraArchive]:
+    """Return extra archives by name; raises what `named_archives` does."""
+    return named_archives(
+        names,
+        selection,
+        settings=_archive_settings(workspace, selection),
+        configured=workspace.settings.extra_archives,
+        root=workspace.root,
+    )
+
+
+def _archive_settings(workspace: Workspace, selection: Selection) -> ArchiveSettings:
+    found = workspace.settings.archives.get(selection.definition.distribution)
+    return found or ArchiveSettings()
 
 
 def _has_artifacts(workspace: Workspace, build: Build) -> bool:

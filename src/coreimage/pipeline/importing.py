@@ -80,6 +80,40 @@ def is_fed(workspace: Workspace, settings: ChannelSettings) -> bool:
     )
 
 
+def require_taken(workspace: Workspace, name: str, selections: Sequence[Selection]) -> None:
+    """Raise UsageError when a channel takes no file of what is built of a definition and release.
+
+    `selections` are the targets of one image set; it is enough that one of them is taken.
+    """
+    settings, first = channel_settings(workspace, name), selections[0]
+    project, series = first.definition.name, first.release.series
+    built = {each.target for each in selections}
+    taken: dict[tuple[str, str], list[str]] = {}
+    for device, target in settings.devices.items():
+        for feed in settings.feeds(device):
+            if not isinstance(feed, PublishedFeed):
+                continue
+            source = feed.project or settings.project or "", feed.series or ""
+            if feed.path is not None:
+                own = (workspace.publications / project / series).resolve()
+                is_ours = (workspace.root / feed.path).resolve().is_relative_to(own)
+                source = (project, series) if is_ours else (str(feed.path), "")
+            if source == (project, series) and target in built:
+                return
+            targets = taken.setdefault(source, [])
+            if target not in targets:
+                targets.append(target)
+    words = [
+        f"{' '.join(filter(None, source))} for {', '.join(targets)}"
+        for source, targets in taken.items()
+    ]
+    raise UsageError(
+        f"channel '{name}' takes nothing of '{project}' {series} for {', '.join(sorted(built))}",
+        hint=f"it takes {'; '.join(words) or 'no publications'}: name another channel, or change "
+        "it in coreimage.toml",
+    )
+
+
 def require_parts(workspace: Workspace, name: str, selection: Selection) -> None:
     """Raise UsageError when a channel takes a device tarball that a build would not make."""
     if selection.has_device_tarball:

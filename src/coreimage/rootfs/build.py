@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.errors import CommandError, CoreImageError, DataError, NoSpaceError
 from coreimage.lib.files import (
     fsync_directory,
     fsync_tree,
@@ -119,7 +119,7 @@ def build(
     What was built before from the same inputs is used again, unless the build is to be `fresh`;
     packages always are. `earlier` is the record of a build whose users and groups must keep their
     numbers. Nothing is left in `output` when the build fails. Raises CommandError, DataError,
-    NotFoundError, RightsError, TrustError and UnavailableError.
+    NoSpaceError, NotFoundError, RightsError, TrustError and UnavailableError.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CoreImageError(
@@ -162,7 +162,7 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise CoreImageError(
+        raise NoSpaceError(
             f"no space is left for the build in '{output.parent}'",
             hint="free some space, or choose another --output",
         ) from error

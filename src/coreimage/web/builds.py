@@ -100,6 +100,10 @@ def _overview(workspace: Workspace, request: Request) -> Response:
         result=asked.get("result", ""),
         page=int(number) if number.isdecimal() and 0 < len(number) <= 6 and int(number) else 1,  # noqa: PLR2004
     )
+    for word, known in ((wanted.status, BuildStatus), (wanted.result, BuildResult)):
+        if word and word not in list(known):
+            key = "status" if known is BuildStatus else "result"
+            return _said(f"there is no such {key}, only {', '.join(known)}", status=400)
     store = views.open_store(workspace)
     builds, more = views.find(store, wanted) if store else ([], False)
     if _wants_json(request):
@@ -131,6 +135,8 @@ def _to_build(workspace: Workspace, number: str) -> Response:
 def _project(workspace: Workspace, request: Request, project: str) -> Response:
     store = views.open_store(workspace)
     newest = store.newest_of_each(project) if store else []
+    if not newest and project.isdecimal():
+        return _to_build(workspace, project)
     if store is None or not newest:
         raise NotFoundError(f"there are no builds of '{project}'")
     builds, more = views.find(store, views.Filter(project=project))

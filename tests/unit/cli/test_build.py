@@ -211,6 +211,42 @@ def test_detached_build_is_followed_and_cancelled(root: Path) -> None:
     assert "attempt:    1 by " in shown
 
 
+def test_what_makes_no_sense_is_refused_before_anything_is_asked_for(root: Path) -> None:
+    shell = Shell(root)
+    for words in (
+        ["--queue", "--detach"],
+        ["--queue", "--priority", "9" * 20],
+        ["--queue", "--priority", "-1000001"],
+    ):
+        _, err = shell.request(*words, status=2)
+        assert "Traceback" not in err
+    assert "exclude each other" in shell.request("--queue", "--detach", status=2)[1]
+    assert json.loads(shell.run("build", "list", "--json")[0]) == []
+    shell.request("--queue")
+    assert "Traceback" not in shell.run("build", "prioritise", "1", "9" * 20, status=2)[1]
+    assert shell.run("build", "prioritise", "1", "1000000")[0].endswith(" 1000000\n")
+
+
+def test_show_says_what_was_asked_for(root: Path) -> None:
+    shell = Shell(root)
+    asked = ["--queue", "--extra-archive", "proposed:7", "--new-ids", "--subproject", "none"]
+    shell.request(*asked)
+    shell.request("--queue")
+    shown, _ = shell.run("build", "show", "1")
+    assert "subproject: none\narchives:   proposed:7\nnew ids:    yes\n" in shown
+    shown, _ = shell.run("build", "show", "2")
+    assert "archives:" not in shown
+    assert "new ids:" not in shown
+
+
+def test_the_tree_of_a_build_that_there_is_not(root: Path) -> None:
+    shell = Shell(root)
+    assert "there is no build '99'" in shell.run("rootfs", "ids", "99", status=66)[1]
+    shell.request("--queue")
+    assert "there is no build '99'" in shell.run("rootfs", "shell", "99", status=66)[1]
+    assert "build 1 has no rootfs tarball" in shell.run("rootfs", "ids", "1", status=66)[1]
+
+
 def test_detach_returns_at_once_and_leaves_our_pipes(root: Path) -> None:
     begun = time.monotonic()
     with waiting_build(root):

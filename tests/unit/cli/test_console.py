@@ -57,6 +57,7 @@ def test_every_error_has_its_exit_code() -> None:
         "DataError": 65,
         "NotFoundError": 66,
         "UnavailableError": 69,
+        "NoSpaceError": 74,
         "BusyError": 75,
         "TrustError": 76,
         "RightsError": 77,
@@ -117,10 +118,20 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_full_disk_has_its_exit_code_where_nothing_can_be_told() -> None:
+    code = (
+        "import sys\nfrom coreimage.cli.console import guarded\n"
+        "def work(**_): open('/dev/full', 'wb', buffering=0).write(b'x')\n"
+        "sys.exit(guarded(work, 'coreimage'))"
+    )
+    shell = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", sys.executable, "-u", "-c", code]
+    assert run.run(shell, check=False, env={"LC_ALL": "C.UTF-8"}).status == 74
+
+
 def test_a_full_disk_is_no_bug() -> None:
     code = "with open('/dev/full', 'w') as file: file.write('x')"
     status, _, err = act(code)
-    assert status == 1
+    assert status == 74
     assert err == (
         "coreimage: error: No space left on device\nhint: free some space and try again\n"
     )

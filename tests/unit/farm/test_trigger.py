@@ -47,6 +47,11 @@ def test_proposed_updates_are_one_more_archive() -> None:
     assert extra_archives(parse_trigger({"PROJECT": "core"})) == []
 
 
+@pytest.mark.parametrize("text", ["", "none", " none "])
+def test_the_kernel_stays_where_nothing_moves_it(text: str) -> None:
+    assert parse_trigger({**PAGE, "SUBPROJECT": text}).subproject is Subproject.NONE
+
+
 def test_what_is_empty_is_not_set() -> None:
     empty = dict.fromkeys(
         ["DIST", "ARCHES", "SUBPROJECT", "EXTRA_PPAS", "CHANNEL", "PROPOSED", "DEBUG"], " "
@@ -71,7 +76,7 @@ def test_what_is_empty_is_not_set() -> None:
         ("ARCHES", "+raspi2", "ARCHES is '+raspi2'"),
         ("ARCHES", "armhf+a+b", "ARCHES is 'armhf+a+b'"),
         ("ARCHES", "armhf.raspi2", "ARCHES is 'armhf.raspi2'"),
-        ("SUBPROJECT", "touch", "SUBPROJECT is 'touch', expected 'system-image'"),
+        ("SUBPROJECT", "touch", "SUBPROJECT is 'touch', expected 'system-image' or 'none'"),
         ("EXTRA_PPAS", "image", "EXTRA_PPAS has 'image', expected OWNER/NAME"),
         ("EXTRA_PPAS", "a/b/c", "EXTRA_PPAS has 'a/b/c'"),
         ("EXTRA_PPAS", "a/b:high", "EXTRA_PPAS has 'a/b:high'"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.errors import BusyError, CoreImageError, DataError
+from coreimage.errors import BusyError, DataError, NoSpaceError
 from coreimage.lib import files, run
 
 LOCKS = """
@@ -261,7 +261,7 @@ def test_looking_at_a_lock_makes_nobody_fail(tmp_path: Path) -> None:
 
 def test_space_is_required_where_there_is_something_already(tmp_path: Path) -> None:
     files.require_space(tmp_path / "not/yet", 1, purpose="a disk")
-    with pytest.raises(CoreImageError, match=f"no space for a disk in '{tmp_path}'"):
+    with pytest.raises(NoSpaceError, match=f"no space for a disk in '{tmp_path}'"):
         files.require_space(tmp_path / "not/yet", 1 << 62, purpose="a disk")
 
 

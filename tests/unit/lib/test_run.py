@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coreimage.errors import CommandError, RightsError
+from coreimage.errors import CommandError, NoSpaceError, RightsError
 from coreimage.lib import run
 from tests.support.processes import Watch
 
@@ -153,3 +153,4 @@ def test_a_program_that_found_the_disk_full_says_so_with_a_hint() -> None:
         run.run(["sh", "-c", "head -c 1 /dev/zero > /dev/full"], env={"LC_ALL": "C"})
     assert "No space left" in caught.value.message
     assert caught.value.hint == "free some space and try again"
+    assert caught.value.exit_code == NoSpaceError.exit_code

@@ -1,5 +1,6 @@
 """Builds around a tree that is made up: a small program writes it as a tar."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from coreimage.config import CacheSettings
-from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.errors import CommandError, CoreImageError, DataError, NoSpaceError
 from coreimage.lib.progress import Silent
 from coreimage.rootfs import build as rootfs
 from coreimage.rootfs import inputs as found
@@ -234,6 +235,19 @@ def test_a_program_that_fails_is_told_before_its_tree(builder: Builder, script: 
     with pytest.raises(CommandError, match="failed, exit status 25") as caught:
         builder.build()
     assert "in the log" in caught.value.hint
+    assert builder.left() == set()
+
+
+def test_a_disk_that_is_full_is_the_machines_fault(
+    builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    builder.tree(*KERNEL, DATABASE, MUCH)
+    monkeypatch.setattr(rootfs, "fsync_tree", full)
+    with pytest.raises(NoSpaceError, match="no space is left for the build"):
+        builder.build()
     assert builder.left() == set()
 
 

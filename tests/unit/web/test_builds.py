@@ -105,7 +105,10 @@ def test_lists_filter_and_have_pages(client: TestClient, workspace: Workspace) -
     assert len(ids("")) == 50
     assert ids("?page=2") == [3, 2, 1]  # nobody holds the lock of 1: it is pending again
     assert ids("?project=kiosk") == ids("?status=completed") == ids("?result=failure") == [53]
-    assert ids("?status=nonsense") == []
+    for key, known in (("status", "pending, running"), ("result", "success, failure")):
+        refused = client.get(f"/builds/?{key}=nonsense")
+        assert refused.status_code == 400
+        assert f"there is no such {key}, only {known}" in refused.text
     assert ids("?page=-1") == ids("?page=x") == ids("")
     assert 'href="?page=2"' in client.get("/builds/").text
     assert 'href="?project=core&amp;page=1"' in client.get("/builds/?project=core&page=2").text
@@ -120,7 +123,30 @@ def test_a_definition_shows_the_newest_of_each(client: TestClient, workspace: Wo
     assert 'href="./3/"' in page
     assert client.get("/builds/core").headers["location"] == "./core/"
     assert client.get("/builds/2").headers["location"] == "/builds/core/2/"
+    assert client.get("/builds/2/").headers["location"] == "/builds/core/2/"
+    assert client.get("/builds/9/").status_code == client.get("/builds/9").status_code == 404
     assert client.get("/builds/missing/").status_code == 404
+
+
+def test_a_build_shows_what_it_was_asked_for_with(client: TestClient, workspace: Workspace) -> None:
+    ask(workspace)
+    queue.request(
+        workspace,
+        project="core",
+        release="13",
+        series="trixie",
+        arches=["amd64"],
+        distribution="debian",
+        subproject="system-image",
+        extra={"extra_archives": ["a/b:7", "<b>"], "new_ids": True},
+    )
+    plain, page = (client.get(f"/builds/core/{number}/").text for number in (1, 2))
+    assert "<dt>Subproject</dt><dd>none</dd>" in plain
+    assert "Extra archives" not in plain
+    assert "New ids" not in plain
+    assert "<dt>Subproject</dt><dd>system-image</dd>" in page
+    assert "<dt>Extra archives</dt><dd>a/b:7, &lt;b&gt;</dd>" in page
+    assert "<dt>New ids</dt><dd>yes</dd>" in page
 
 
 def test_a_build_with_files_and_log(client: TestClient, workspace: Workspace) -> None:

@@ -58,7 +58,7 @@ def fill(
 ) -> DiskParts:
     """Write everything that belongs on a disk, and say where it is.
 
-    Raises DataError for what does not fit, CoreImageError when there is no space for it.
+    Raises DataError for what does not fit, NoSpaceError when there is no space for it.
     """
     loader = make_loader(content.oem, layout, scratch=scratch)
     raw = raw_pieces(content.oem, layout, boot_code=loader.bios is not None)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from coreimage.errors import CoreImageError, DataError
+from coreimage.errors import CoreImageError, DataError, NoSpaceError
 from coreimage.flasher.disk.inodes import finish_inodes
 from coreimage.flasher.disk.normal import normalise
 from coreimage.flasher.disk.space import Space
@@ -142,7 +142,7 @@ def _refusing_when_full(space: Space, label: str, content: str) -> Iterator[None
             raise
         # The tools say the same of a full partition and of a full disk below its image.
         if shutil.disk_usage(space.image).free < _HARDLY_ANY:
-            raise CoreImageError(
+            raise NoSpaceError(
                 "there is no space left for the disk image", hint="free some space and try again"
             ) from error
         if not full:

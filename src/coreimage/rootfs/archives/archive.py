@@ -302,7 +302,7 @@ def resolve(
     In the folder `keep` indices last from run to run; their signatures and dates are checked
     every time. Raises UnavailableError when a mirror cannot be reached, TrustError when the
     signature or the date of any archive is refused, DataError for a suite, a component or a package
-    that does not exist, CoreImageError when there is no room for indices.
+    that does not exist, NoSpaceError when there is no room for indices.
     """
     env = {"APT_CONFIG": str(_write_apt_config(selection, archive, scratch)), "LC_ALL": "C.UTF-8"}
     extra = [f"{name}\n{text.decode()}" for name, text in archive.apt_files().items()]

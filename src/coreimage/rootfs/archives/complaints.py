@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableError
+from coreimage.errors import CoreImageError, DataError, NoSpaceError, TrustError, UnavailableError
 
 # How apt says that it has an index but does not trust it.
 _REFUSALS = re.compile(
@@ -45,9 +45,9 @@ def archive_error(name: str, said: str) -> CoreImageError:
     )
 
 
-def no_space(name: str) -> CoreImageError:
+def no_space(name: str) -> NoSpaceError:
     """Return the error for a file system that was full before all indices were there."""
-    return CoreImageError(
+    return NoSpaceError(
         f"no space for the indices of the package archive of '{name}'",
         hint="free some space, or choose another place",
     )

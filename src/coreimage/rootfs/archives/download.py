@@ -5,7 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from coreimage.errors import CommandError, CoreImageError, TrustError, UnavailableError
+from coreimage.errors import (
+    CommandError,
+    CoreImageError,
+    NoSpaceError,
+    TrustError,
+    UnavailableError,
+)
 from coreimage.lib import run
 from coreimage.lib.files import sha256_of
 from coreimage.lib.progress import Progress
@@ -93,7 +99,7 @@ def _settle(path: Path, package: Package) -> None:
 
 def _refusal(message: str) -> CoreImageError:
     if "No space left on device" in message:
-        return CoreImageError(
+        return NoSpaceError(
             "no space for the packages", hint="free some space, or choose another place"
         )
     lines = [line for line in message.splitlines() if line.startswith("E: Failed")]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from coreimage.errors import CommandError, CoreImageError, DataError
+from coreimage.errors import CommandError, CoreImageError, DataError, NoSpaceError
 from coreimage.lib import compress, run
 from coreimage.lib.files import CHUNK
 from coreimage.lib.progress import Progress
@@ -171,7 +171,7 @@ def failure(title: str, status: int, place: Path, *, about: str = "") -> CoreIma
     """Return the error for a step that failed; `about` is what else can be told."""
     free = shutil.disk_usage(place if place.exists() else place.parent).free
     if free < _FULL:
-        return CoreImageError(
+        return NoSpaceError(
             f"'{title}' failed: no space is left in '{place.parent}'",
             hint="free some space, or set TMPDIR to another place",
         )

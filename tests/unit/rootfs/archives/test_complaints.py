@@ -1,6 +1,6 @@
 import pytest
 
-from coreimage.errors import CoreImageError, DataError, TrustError, UnavailableError
+from coreimage.errors import CoreImageError, DataError, NoSpaceError, TrustError, UnavailableError
 from coreimage.rootfs.archives.complaints import archive_error, refuse_missing_components
 
 URI = "http://mirror.example/debian"
@@ -16,7 +16,7 @@ SOURCES = [f"deb [signed-by=/k.gpg] {URI} {suite} main local" for suite in ("tri
         ("E: The repository '{} x Release' no longer has a Release file.", DataError, 65),
         ("E: Failed to fetch {}/dists/x/InRelease  503  Unavailable", UnavailableError, 69),
         ("E: Failed to fetch {}/dists/x/InRelease  Could not connect", UnavailableError, 69),
-        ("E: write - write (28: No space left on device)", CoreImageError, 1),
+        ("E: write - write (28: No space left on device)", NoSpaceError, 74),
     ],
 )
 def test_who_is_to_blame(said: str, kind: type[CoreImageError], code: int) -> None:

@@ -229,6 +229,12 @@ PACKAGE_HINT = "names of packages have small letters, digits, +, . and -"
             "did you mean 'suites'?",
         ),
         (
+            'suites = ["bookworm"]',
+            'suites = ["bookworm"]\n[devices.fancy]\nbotloader = "grub"',
+            "'devices.fancy.botloader' is not a key",
+            "did you mean 'bootloader'?",
+        ),
+        (
             'series = "bookworm"',
             "",
             "definition.toml:14: 'releases.12.series': field required",

@@ -1,11 +1,13 @@
 import os
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from coreimage.errors import CommandError
+from coreimage.errors import CommandError, NoSpaceError
 from coreimage.lib import run, tar
 from coreimage.lib.progress import Silent
 from coreimage.rootfs.plan import Layout, RootfsPlan, Step, Where, pack_argv
@@ -129,6 +131,14 @@ def test_the_file_of_a_hook_that_fails_is_named(tmp_path: Path, plan: RootfsPlan
 def test_a_signal_is_named(tmp_path: Path) -> None:
     told = stage.failure("a hook", 143, tmp_path).message
     assert told == "'a hook' failed, exit status 143 (killed by SIGTERM)"
+
+
+def test_a_step_that_fails_where_the_disk_is_full_is_not_to_blame(
+    tmp_path: Path, plan: RootfsPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(NoSpaceError, match=f"'one' failed: no space is left in '{tmp_path}'"):
+        stage.run_steps(plan, [step("one", "exit 1")], progress=Silent())
 
 
 def test_access_control_lists_survive_packing(tmp_path: Path) -> None:
