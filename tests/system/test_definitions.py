@@ -41,7 +41,7 @@ hello-local
 #if ARCHITECTURES {ARCH}
 pinned
 #endif
-#if ARCHITECTURES none
+#if ARCHITECTURES powerpc
 does-not-exist
 #endif
 """,

@@ -23,6 +23,14 @@ QEMU: Mapping[str, str] = {
 }
 
 
+# Of Debian, its ports and its past: package lists of long ago name them, too.
+OTHERS = (
+    *("alpha", "arm", "armel", "avr32", "hppa", "hurd-amd64", "hurd-i386", "ia64", "loong64"),
+    *("kfreebsd-amd64", "kfreebsd-i386", "m68k", "mips", "mips64el", "mipsel", "powerpc"),
+    *("powerpcspe", "ppc64", "s390", "sh4", "sparc", "sparc64", "x32"),
+)
+
+
 def known_arches() -> list[str]:
     """Return the architectures that a machine may turn out to be able to build for."""
     return list(QEMU)

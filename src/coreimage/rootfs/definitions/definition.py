@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coreimage.errors import DataError, NotFoundError
-from coreimage.lib.arches import known_arches
+from coreimage.lib.arches import OTHERS, known_arches
 from coreimage.model.build import Subproject, target_of
 from coreimage.rootfs.definitions import ids
 from coreimage.rootfs.definitions import livebuild as tree
@@ -151,7 +151,7 @@ class Selection:
         }
         known: dict[str, Sequence[str]] = {
             # Those of a definition that is extended may be more than this one's.
-            "ARCHITECTURES": sorted({*known_arches(), *self.definition.architectures}),
+            "ARCHITECTURES": sorted({*known_arches(), *OTHERS, *self.definition.architectures}),
             "SUBPROJECT": list(Subproject),
         }
         return read_list(path, facts=facts, known=known)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coreimage.config import nearest
 from coreimage.errors import DataError
 from coreimage.lib.files import read_text
 
@@ -58,7 +59,7 @@ def _holds(
         if value not in (facts[name], *known.get(name, (value,))):
             raise DataError(
                 f"{place}: '{value}' is not among {name}",
-                hint="known are " + ", ".join(known[name]),
+                hint=nearest(value, known[name], "known are"),
             )
     return facts[name] in values
 
