@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coreimage.errors import UsageError
-from coreimage.model.build import ARCH_WORD, Subproject
+from coreimage.model.build import ARCH_WORD, PIN_PRIORITIES, Subproject
 
 # What builds know the suites by in which a release tries its updates.
 _PROPOSED = "proposed"
@@ -17,8 +17,6 @@ _SERIES = re.compile(r"[a-z0-9][a-z0-9.-]*\Z")
 _ARCH = re.compile(ARCH_WORD + r"\Z")
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
 _PPA = re.compile(r"([a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*)(?::(-?[0-9]{1,5}))?\Z")
-# apt keeps priorities in 16 bits, and gives 0 no meaning.
-_PRIORITIES = range(-(2**15), 2**15)
 _BOOLEANS = {"": False, "0": False, "no": False, "false": False}
 _BOOLEANS |= {"1": True, "yes": True, "true": True}
 
@@ -129,7 +127,7 @@ def _extra_ppas(text: str) -> tuple[ExtraArchive, ...]:
     for word in text.split():
         match = _PPA.match(word)
         pin = int(match[2]) if match and match[2] else None
-        if match is None or pin == 0 or (pin is not None and pin not in _PRIORITIES):
+        if match is None or pin == 0 or (pin is not None and pin not in PIN_PRIORITIES):
             raise UsageError(
                 f"EXTRA_PPAS has '{word}', expected OWNER/NAME or OWNER/NAME:PRIORITY",
                 hint="write it as in 'snappy-dev/image' or 'snappy-dev/image:1001'",
