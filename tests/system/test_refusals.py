@@ -109,7 +109,7 @@ def test_no_space_for_the_disk(road: Road, tmp_path: Path) -> None:
     )
     words = ["core", "13", "--channel", "edge", "--output", small / "x86.img"]
 
-    said = product.refused("flash", *words, "--workspace", road.workspace, status=1)
+    said = product.refused("flash", *words, "--workspace", road.workspace, status=74)
 
     assert "space" in said
 
