@@ -22,11 +22,10 @@ from coreimage.model.keyring import KeyringType
 from coreimage.systemimage.imports import importer
 from coreimage.systemimage.imports.addition import ImportResult
 from coreimage.systemimage.operations import channels
-from coreimage.systemimage.tree import layout, pool
+from coreimage.systemimage.tree import layout
 from tests.support.foreign_keys import foreign_gpg
 from tests.support.publications import (
     SERIES,
-    device_members,
     publish,
     rootfs_members,
     sign,
@@ -337,119 +336,6 @@ def test_a_channel_may_take_good_publications_only(ready: Workspace, now: dateti
         now=now,
     )
     assert result.publication.endswith("/20150510")
-
-
-def test_devices_with_an_arch_of_their_own_share_the_root_file_system(
-    ready: Workspace, now: datetime
-) -> None:
-    directory = publish(ready, "20150511")
-    azure = directory / "vivid-preinstalled-core-amd64.azure.device.tar.gz"
-    azure.write_bytes(tarball(device_members("azure")))
-    sign(ready, directory)
-    settings = ChannelSettings(
-        project="ubuntu-core",
-        release="15.04",
-        devices={"generic_amd64": "amd64", "azure_amd64": "amd64.azure"},
-    )
-    generic, special = (
-        importer.import_image(
-            ready,
-            channel=CHANNEL,
-            device=device,
-            settings=settings,
-            series=SERIES,
-            progress=Silent(),
-            now=now,
-        ).image
-        for device in ("generic_amd64", "azure_amd64")
-    )
-    assert generic.files[0] == special.files[0]
-    assert generic.files[1].path != special.files[1].path
-
-
-@pytest.fixture
-def import_azure(ready: Workspace, now: datetime) -> Callable[..., ImportResult]:
-    """Import the device azure_amd64, whose arch is amd64.azure, of the files that it has."""
-
-    def run(**feed: str) -> ImportResult:
-        settings = ChannelSettings.model_validate(
-            {
-                "project": "ubuntu-core",
-                "release": "15.04",
-                "devices": {"azure_amd64": "amd64.azure"},
-                "files": [{"generator": "cdimage-rootfs", **feed}],
-            }
-        )
-        return importer.import_image(
-            ready,
-            channel=CHANNEL,
-            device="azure_amd64",
-            settings=settings,
-            series=SERIES,
-            progress=Silent(),
-            now=now,
-        )
-
-    return run
-
-
-def source_of(workspace: Workspace, result: ImportResult) -> str:
-    found = pool.find(workspace, result.image.files[0])
-    assert found is not None
-    return found.sidecar.recipe.source.removeprefix("vivid-preinstalled-core-")
-
-
-def test_a_root_file_system_of_the_devices_own_is_taken_first(
-    ready: Workspace, import_azure: Callable[..., ImportResult]
-) -> None:
-    publish(ready, "20150510")
-    assert source_of(ready, import_azure()) == "amd64.tar.gz"
-
-    directory = publish(ready, "20150511")
-    own = directory / "vivid-preinstalled-core-amd64.azure.tar.gz"
-    own.write_bytes(tarball(rootfs_members(text="azure")))
-    sign(ready, directory)
-    result = import_azure()
-    assert result.version == 2
-    assert source_of(ready, result) == "amd64.azure.tar.gz"
-    with tarfile.open(layout.local_path(ready, result.image.files[0].path)) as opened:
-        motd = opened.extractfile("system/etc/motd")
-        assert motd is not None
-        assert motd.read() == b"azure"
-
-    explicit = import_azure(file="{series}-preinstalled-{product}-{base_arch}.tar.gz")
-    assert source_of(ready, explicit) == "amd64.tar.gz"
-
-
-def test_a_publication_with_nothing_but_the_devices_own_counts(
-    ready: Workspace, import_azure: Callable[..., ImportResult]
-) -> None:
-    directory = publish(ready, "20150511")
-    name = "vivid-preinstalled-core-amd64.tar.gz"
-    (directory / name).rename(directory / name.replace("amd64", "amd64.azure"))
-    sign(ready, directory)
-    assert source_of(ready, import_azure()) == "amd64.azure.tar.gz"
-
-
-def test_a_file_that_was_signed_and_is_gone_is_not_replaced_by_the_other(
-    ready: Workspace, import_azure: Callable[..., ImportResult]
-) -> None:
-    directory = publish(ready, "20150511")
-    own = directory / "vivid-preinstalled-core-amd64.azure.tar.gz"
-    own.write_bytes(tarball(rootfs_members(text="azure")))
-    sign(ready, directory)
-    own.unlink()
-    with pytest.raises(NotFoundError, match=r"lacks '.*amd64\.azure\.tar\.gz', which .* signed"):
-        import_azure()
-
-
-def test_a_file_that_was_not_signed_is_not_taken(
-    ready: Workspace, import_azure: Callable[..., ImportResult]
-) -> None:
-    directory = publish(ready, "20150511")
-    own = directory / "vivid-preinstalled-core-amd64.azure.tar.gz"
-    own.write_bytes(tarball(rootfs_members(text="azure")))
-    assert source_of(ready, import_azure()) == "amd64.tar.gz"
 
 
 def test_two_importers_make_one_version(ready: Workspace, import_newest: Importer) -> None:
