@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -148,11 +149,21 @@ def test_the_ready_line_as_json(root: Path) -> None:
     with run.start(argv(root, "--json"), stdout=run.PIPE) as process:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
+        run.terminate(process)
 
     assert ready["workspace"] == str(root)
     assert ready["url"].startswith("http://127.0.0.1:")
-    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_once_ends_it_in_good_order(root: Path, number: signal.Signals) -> None:
+    for wait in (0, 0.01):
+        with run.start(argv(root), stdout=run.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait)
+            process.send_signal(number)
+            assert process.wait(30) == 0
 
 
 def test_a_port_in_use_names_who_has_it(root: Path) -> None:

@@ -44,6 +44,7 @@ DryRunOption = Annotated[
 ]
 _INTERNAL = 70
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SOON = 0.01  # seconds until a stop that was lost is tried again
 
 
 class _Task:
@@ -181,18 +182,30 @@ def print_section(title: str, columns: list[str], rows: list[list[str]]) -> None
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
-    _be_quiet()
+    sys.unraisablehook = _not_heard
     raise TerminatedError(number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _be_quiet()
+    sys.unraisablehook = _not_heard
     signal.default_int_handler(number, frame)
 
 
-def _be_quiet() -> None:
-    """Say nothing more of what nobody can hear: a thread that was just being started fails."""
-    sys.unraisablehook = lambda _: None
+def _not_heard(lost: "sys.UnraisableHookArgs") -> None:
+    """Raise again what a signal raised in a destructor or a callback, where nobody can catch it.
+
+    Nothing else is told any more: a thread that was just being started fails, for one.
+    """
+    stopped = lost.exc_value
+    here = threading.current_thread() is threading.main_thread()
+    if not here or not isinstance(stopped, TerminatedError | KeyboardInterrupt):
+        return
+
+    def again(_number: int, _frame: FrameType | None) -> None:
+        raise stopped.with_traceback(None)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _SOON)
 
 
 def guarded(app: typer.Typer, name: str) -> int:

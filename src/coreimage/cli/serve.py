@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +78,10 @@ def serve(
                 ws="none",
             )
         )
+        # From here on a signal ends it in good order, also one that comes before the server runs.
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, server.handle_exit)
         url = url_of(listener)
         ready = json.dumps({"url": url, "workspace": str(space.root)})
         print(ready if as_json else f"serving {space.root} at {url}", flush=True)

@@ -174,6 +174,27 @@ with files.lock(place / "lock", purpose="x"), files.scratch_directory(place / "s
     assert child.is_gone()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("busy", [0, 0.2], ids=["once", "twice"])
+def test_a_signal_is_not_lost_in_a_destructor(
+    number: signal.Signals, code: int, busy: float
+) -> None:
+    status, _, stderr = act(
+        f"""\
+class Last:
+    def __init__(self, act, argument):
+        self.act, self.argument = act, argument
+    def __del__(self):
+        self.act(self.argument)
+Last(signal.raise_signal, {number})
+Last(time.sleep, {busy})
+time.sleep(60)"""
+    )
+    assert status == code
+    assert "Traceback" not in stderr
+    assert "ignored" not in stderr
+
+
 def test_a_command_under_nohup_goes_on() -> None:
     code = "os.kill(os.getpid(), signal.SIGHUP); print('went on')"
     assert run.run(["nohup", *argv(code)]).stdout == b"went on\n"
