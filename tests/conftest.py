@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from coreimage.config import Workspace, load_workspace
 from coreimage.lib.progress import Silent
@@ -21,6 +23,27 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Files whose tests share the road of tests/system, which is gone once.
+ROAD = ("journey", "verify", "rebuild", "refusals", "inventory", "hosts", "deltas", "interrupted")
+
+
+class Spread(LoadFileScheduling):
+    """Each file of tests stays in one process, with what its tests share; so does the road."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "road" if file in {f"tests/system/test_{name}.py" for name in ROAD} else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Spread:
+    return Spread(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: at the end no process may be left alone with it."""
+    items.sort(key=lambda item: "tests/system/" not in item.nodeid)
+
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

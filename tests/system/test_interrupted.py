@@ -21,11 +21,11 @@ pytestmark = pytest.mark.system
 # whether every test run kills it there too.
 STAGES = [
     ("Looking for changes", 1.0, ()),
-    ("Building the root filesystem", 9.0, (signal.SIGTERM, signal.SIGKILL)),
+    ("Building the root filesystem", 9.0, (signal.SIGKILL,)),
     ("Publishing", 0.05, ()),
     ("Importing", 1.5, (signal.SIGKILL,)),
     ("Downloading and setting up", 1.0, ()),
-    ("Installing", 0.8, (signal.SIGTERM, signal.SIGKILL)),
+    ("Installing", 0.8, (signal.SIGTERM,)),
 ]
 CASES = [
     pytest.param(
