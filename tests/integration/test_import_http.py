@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from coreimage.errors import (
     TrustError,
     UnavailableError,
 )
-from coreimage.lib import files, run
+from coreimage.lib import fetch, files, run
 from tests.integration import liar
 from tests.integration.import_sources import (  # noqa: F401  fixtures are found by their names
     Import,
@@ -31,6 +30,12 @@ from tests.integration.import_sources import (  # noqa: F401  fixtures are found
 )
 from tests.integration.liar import Liar
 from tests.support.foreign_keys import ForeignGpg
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses between attempts."""
+    monkeypatch.setattr(fetch, "_pause", lambda *_: None)
 
 
 def shop(web: Liar, **more: str) -> dict[str, str]:
@@ -126,10 +131,8 @@ def test_servers_that_fail_or_lie(
     run_import: Import,
     web: Liar,
     www: Path,
-    monkeypatch: pytest.MonkeyPatch,
     lie: liar.Behaviour,
 ) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # of the pauses between attempts
     web.lies["/shop-1.0.tar.gz"] = lie
     feed = shop(web, sha256=files.sha256_of(www / "shop-1.0.tar.gz"))
     refused(ready, CoreImageError, "shop-1.0", lambda: run_import(feed))

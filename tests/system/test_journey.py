@@ -158,6 +158,7 @@ def test_keys_open_the_system_and_passwords_do_not(road: Road, tmp_path: Path) -
         assert ask(port, key, "cat kept; systemctl is-system-running --wait") == "kept\nrunning"
 
 
+@pytest.mark.long
 def test_developer_mode_makes_a_key_and_opens_the_console(road: Road, tmp_path: Path) -> None:
     disk = tmp_path / "x86.img"
     words = ["core", "13", "--channel", "edge", "--output", disk, "--developer-mode"]
