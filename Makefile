@@ -37,6 +37,7 @@ test: test-setup ## Run every check: lint, types, tests, and the journey with bo
 
 test-long: test-setup ## Run also the series that take long
 	@tools/setup tools/apt-packages-long
+	@tools/foreign-programs qemu-aarch64 qemu-arm
 	@$(BIN)/python -m pytest $(SPREAD) -m long tests
 
 check: lint ## Run what needs neither the network nor a guest
