@@ -26,6 +26,8 @@ settings.load_profile("untimed")
 
 # Files whose tests share the road of tests/system, which is gone once.
 ROAD = ("journey", "verify", "rebuild", "refusals", "inventory", "hosts", "deltas", "interrupted")
+# A series of many minutes, each of its tests on its own.
+SERIES = "tests/integration/test_killed.py"
 
 
 class Spread(LoadFileScheduling):
@@ -33,7 +35,9 @@ class Spread(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "road" if file in {f"tests/system/test_{name}.py" for name in ROAD} else file
+        if file in {f"tests/system/test_{name}.py" for name in ROAD}:
+            return "road"
+        return nodeid if file == SERIES else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Spread:

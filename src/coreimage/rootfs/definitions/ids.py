@@ -68,7 +68,7 @@ def _read(paths: Sequence[Path], fields: int) -> dict[str, str]:
             if not line.strip() or line.startswith("#"):
                 continue
             parts = line.split(":")
-            if len(parts) != fields or not all(parts[each].isdigit() for each in _NUMBERS[fields]):
+            if len(parts) != fields or not all(_is_id(parts[at]) for at in _NUMBERS[fields]):
                 example = "name:x:101:65534::/nonexistent:/usr/sbin/nologin"
                 raise DataError(
                     f"{path}:{number}: '{line}' does not have the {fields} fields of a line",
@@ -232,6 +232,10 @@ def _plain(line: str, kind: str) -> str:
 def _numbers(line: str, kind: str) -> str:
     parts = line.split(":")
     return ":".join(parts[2:4] if kind == "user" else parts[2:3])
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _is_system(line: str) -> bool:

@@ -40,6 +40,7 @@ def test_later_files_win_by_name(tmp_path: Path) -> None:
     ("passwd", "group", "complaint"),
     [
         ("a:x:1:1\n", "", "passwd:1: 'a:x:1:1' does not have the 7 fields"),
+        ("", "a:x:²:\n", "group:1: 'a:x:²:' does not have the 4 fields"),
         ("\na:x:1:b:::\n", "", "passwd:2: "),
         ("", "a:x:one:\n", "group:1: "),
         ("a:x:5:5:::\nb:x:5:6:::\n", "", "'b' and 'a' have the same number"),
